@@ -1,0 +1,62 @@
+/** What kind of failure it was; the reply's `Code`, stable across versions. */
+export type ErrorCode =
+  | "invalid"
+  | "unknown-network"
+  | "unknown-endpoint"
+  | "conflict"
+  | "unsupported"
+  | "busy"
+  | "kernel"
+  | "store"
+  | "docker"
+  | "dbus";
+
+/**
+ * Everything tsnet throws on purpose. The message is one line: what was tried, on what, why not,
+ * and what to do if we know. It reaches the user's terminal through the engine.
+ */
+export class TsnetError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+    this.code = code;
+  }
+}
+
+/** A request or an option that cannot be meant: names what was given and what is allowed. */
+export class InvalidError extends TsnetError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("invalid", message, options);
+  }
+}
+
+/** Something is there already and differs from what was asked for. */
+export class ConflictError extends TsnetError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("conflict", message, options);
+  }
+}
+
+/** The kernel, or a program that speaks to it, refused. The message starts with the equal command. */
+export class KernelError extends TsnetError {
+  /** The errno's name, such as `EEXIST`; empty where a program failed without one. */
+  readonly errno: string;
+
+  constructor(command: string, errno: string, detail = "", options?: ErrorOptions) {
+    super("kernel", `${command}: ${[errno, detail].filter(Boolean).join(": ")}`, options);
+    this.errno = errno;
+  }
+}
+
+/** Whether the kernel answered with one of these errno names. */
+export function isErrno(error: unknown, ...names: string[]): error is KernelError {
+  return error instanceof KernelError && names.includes(error.errno);
+}
+
+/** The text of whatever was thrown, on one line, for a message that wraps it. */
+export function reason(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return text.replace(/\s*\n\s*/g, "; ");
+}

@@ -1,0 +1,80 @@
+import { isErrno } from "../errors.ts";
+import { type Cidr, formatIp, ipBytes, parseCidr } from "../ip.ts";
+import { attributes, bytes, u32 } from "./netlink-message.ts";
+import { CREATE_EXCLUSIVE, RTM, type Rtnetlink } from "./rtnetlink.ts";
+
+const AF = { 4: 2, 6: 10 } as const;
+const IFA = { ADDRESS: 1, LOCAL: 2, BROADCAST: 4, FLAGS: 8 } as const;
+/** Usable at once: the address was allocated, nobody else can have it (RFC 4862, section 5.4, may be left out). */
+const IFA_F_NODAD = 2;
+/** An address that is a whole subnet needs no route to its neighbours. */
+const IFA_F_NOPREFIXROUTE = 0x200;
+const IFADDRMSG = 8;
+
+/** An address on a link, with its prefix length. */
+export interface LinkAddress {
+  readonly index: number;
+  readonly cidr: string;
+}
+
+/** IP addresses of the links in the daemon's namespace. */
+export class Addresses {
+  readonly #netlink: Rtnetlink;
+
+  constructor(netlink: Rtnetlink) {
+    this.#netlink = netlink;
+  }
+
+  /** Puts an address on a link. Resolves to false if it was there with that prefix length. */
+  async add(link: { index: number; name: string }, cidr: string): Promise<boolean> {
+    try {
+      await this.#change("add", RTM.NEWADDR, CREATE_EXCLUSIVE, link, cidr);
+      return true;
+    } catch (error) {
+      if (isErrno(error, "EEXIST")) return false;
+      throw error;
+    }
+  }
+
+  /** Takes an address off a link; being off already, or the link being gone, is success. */
+  async delete(link: { index: number; name: string }, cidr: string): Promise<void> {
+    try {
+      await this.#change("del", RTM.DELADDR, 0, link, cidr);
+    } catch (error) {
+      if (!isErrno(error, "EADDRNOTAVAIL", "ENODEV")) throw error;
+    }
+  }
+
+  /** Every address of every link. */
+  async list(): Promise<LinkAddress[]> {
+    const answers = await this.#netlink.dump("ip address show", RTM.GETADDR, Buffer.alloc(IFADDRMSG));
+    return answers.flatMap((payload) => {
+      const found = attributes(payload, IFADDRMSG);
+      const address = found.get(IFA.LOCAL) ?? found.get(IFA.ADDRESS);
+      if (!address) return [];
+      return [{ index: payload.readUInt32LE(4), cidr: `${formatIp(address)}/${String(payload[1])}` }];
+    });
+  }
+
+  async #change(
+    verb: "add" | "del",
+    type: number,
+    flags: number,
+    link: { index: number; name: string },
+    cidr: string,
+  ): Promise<void> {
+    const payload = addressMessage(link.index, parseCidr(cidr));
+    await this.#netlink.request(`ip address ${verb} ${cidr} dev ${link.name}`, type, flags, payload);
+  }
+}
+
+function addressMessage(index: number, { family, address, length }: Cidr): Buffer {
+  const head = Buffer.alloc(IFADDRMSG);
+  head.writeUInt8(AF[family], 0);
+  head.writeUInt8(length, 1);
+  head.writeUInt32LE(index, 4);
+  const raw = ipBytes(address);
+  const parts = [head, bytes(IFA.LOCAL, raw), bytes(IFA.ADDRESS, raw)];
+  if (family === 6) parts.push(u32(IFA.FLAGS, IFA_F_NODAD | (length === 128 ? IFA_F_NOPREFIXROUTE : 0)));
+  return Buffer.concat(parts);
+}

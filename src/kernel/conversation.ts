@@ -1,0 +1,132 @@
+import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
+import { KernelError } from "../errors.ts";
+
+interface Question {
+  readonly text: string;
+  readonly resolve: (answer: string) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+interface Handle {
+  ref(): void;
+  unref(): void;
+}
+
+/**
+ * A program that stays and answers one question after another through a pipe. Starting one stops the daemon for up to
+ * 9 ms each time, since the kernel copies the daemon's page tables first; this costs that once.
+ */
+export class Conversation {
+  readonly #name: string;
+  readonly #program: string;
+  readonly #args: readonly string[];
+  readonly #end: string;
+  #child: ChildProcessWithoutNullStreams | undefined;
+  #current: Question | undefined;
+  readonly #waiting: Question[] = [];
+
+  /**
+   * @param name for the text of errors
+   * @param end line that the program prints when it has answered
+   */
+  constructor(name: string, [program, ...args]: readonly [string, ...string[]], end: string) {
+    this.#name = name;
+    this.#program = program;
+    this.#args = args;
+    this.#end = `${end}\n`;
+  }
+
+  /**
+   * Asks, after everything asked before was answered.
+   *
+   * @returns what it printed before the last line
+   * @throws {KernelError} with its own complaint, if it ended instead; the next question starts it again
+   */
+  ask(text: string): Promise<string> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ text, resolve, reject });
+      this.#next();
+    });
+  }
+
+  /** The program's process; undefined while there is none. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  /** Ends the program. */
+  close(): void {
+    this.#child?.stdin.end();
+    this.#child = undefined;
+  }
+
+  #next(): void {
+    if (this.#current) return;
+    this.#current = this.#waiting.shift();
+    if (!this.#current) {
+      hold(this.#child, false);
+      return;
+    }
+    this.#child ??= this.#start();
+    hold(this.#child, true);
+    this.#child.stdin.write(this.#current.text);
+  }
+
+  #finish(settle: (question: Question) => void): void {
+    const ended = this.#current;
+    this.#current = undefined;
+    if (ended) settle(ended);
+    this.#next();
+  }
+
+  #start(): ChildProcessWithoutNullStreams {
+    const child = spawn(this.#program, this.#args);
+    let chunks: Buffer[] = [];
+    let complaint = "";
+    child.stdout.on("data", (chunk: Buffer) => {
+      chunks.push(chunk);
+      if (!endsWith(chunks, this.#end)) return;
+      const answer = Buffer.concat(chunks).toString();
+      chunks = [];
+      this.#finish(({ resolve }) => {
+        resolve(answer.slice(0, -this.#end.length));
+      });
+    });
+    child.stderr.on("data", (chunk: Buffer) => (complaint += chunk.toString()));
+    // A program that ended before it read everything says why on stderr, not here.
+    child.stdin.on("error", () => undefined);
+    let launch: Error | undefined;
+    child.on("error", (error) => (launch = error));
+    child.on("close", () => {
+      if (this.#child === child) this.#child = undefined;
+      this.#finish(({ reject }) => {
+        reject(failure(this.#name, launch, complaint));
+      });
+    });
+    return child;
+  }
+}
+
+/** Whether the last bytes are these; an answer comes in many chunks. */
+function endsWith(chunks: readonly Buffer[], end: string): boolean {
+  const tail = Buffer.concat(chunks.slice(-2)).subarray(-end.length).toString();
+  return tail === end;
+}
+
+/** An idle program must not keep the daemon from ending. */
+function hold(child: ChildProcessWithoutNullStreams | undefined, held: boolean): void {
+  if (!child) return;
+  // The pipes are sockets, whatever their declared type.
+  for (const part of [child, child.stdin, child.stdout, child.stderr] as unknown as Handle[]) {
+    if (held) part.ref();
+    else part.unref();
+  }
+}
+
+function failure(program: string, launch: Error | undefined, complaint: string): KernelError {
+  const said = complaint
+    .split("\n")
+    .map((line) => line.trim())
+    .find((line) => line !== "");
+  return new KernelError(program, "", said ?? launch?.message ?? "ended unexpectedly", { cause: launch });
+}

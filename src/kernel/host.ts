@@ -1,0 +1,102 @@
+import { Addresses } from "./address.ts";
+import { LinkRemover } from "./link-remover.ts";
+import { type Link, Links } from "./link.ts";
+import { isErrno } from "../errors.ts";
+import { LEAVING_GROUP } from "../names.ts";
+import { Neighbours } from "./neighbour.ts";
+import { type NewRoute, type Route, addRoute, deleteRoute, listRoutes, routeTo } from "./route.ts";
+import { type KernelEvent, Rtnetlink } from "./rtnetlink.ts";
+
+/** The network namespace the daemon runs in, which must be the engine's. */
+export class Host {
+  readonly #netlink = new Rtnetlink();
+  readonly links = new Links(this.#netlink);
+  readonly addresses = new Addresses(this.#netlink);
+  readonly neighbours = new Neighbours(this.#netlink);
+  readonly #remover: LinkRemover;
+  #bigPackets: Promise<number> | undefined;
+
+  /** @param onFailure is told when links could not be deleted; it is tried again with the next ones */
+  constructor(onFailure: (error: unknown) => void) {
+    this.#remover = new LinkRemover(onFailure);
+  }
+
+  /** The link of that name, or undefined. One on its way out is waited for. */
+  async link(name: string): Promise<Link | undefined> {
+    const there = await this.links.get(name);
+    if (there?.group !== LEAVING_GROUP) return there;
+    await this.#remover.gone();
+    return await this.links.get(name);
+  }
+
+  /**
+   * Sends a link on its way out: from now on it is nobody's, and it goes within some 30 ms, with its peer if it is
+   * half of a veth pair. Being gone already is success.
+   */
+  async discard(name: string): Promise<void> {
+    try {
+      await this.links.set(name, { group: LEAVING_GROUP });
+    } catch (error) {
+      if (isErrno(error, "ENODEV")) return;
+      throw error;
+    }
+    this.#remover.start();
+  }
+
+  /** Waits until no link is on its way out. */
+  async leavingsGone(): Promise<void> {
+    await this.#remover.gone();
+  }
+
+  /** Deletes what a daemon that was killed had sent on its way. */
+  discardLeavings(): void {
+    this.#remover.start();
+  }
+
+  /**
+   * How large a packet on a veth pair may be before it is cut to the MTU (BIG TCP); 0 where the kernel lacks it.
+   * Loopback tells: it has the kernel's own limit, as a veth pair has, while a bridge has that of its ports.
+   */
+  async bigPackets(): Promise<number> {
+    this.#bigPackets ??= this.links.get("lo").then((loopback) => loopback?.gsoLimit ?? 0);
+    return await this.#bigPackets;
+  }
+
+  /** The main routing table, both families. */
+  routes(): Promise<Route[]> {
+    return listRoutes(this.#netlink);
+  }
+
+  /** The route that packets to a bare address take. */
+  routeTo(address: string): Promise<Route | undefined> {
+    return routeTo(this.#netlink, address);
+  }
+
+  /** Makes a route, in place of one to the same subnet. */
+  addRoute(route: NewRoute): Promise<void> {
+    return addRoute(this.#netlink, route);
+  }
+
+  /** Deletes a route; being gone already is success. */
+  deleteRoute(route: NewRoute): Promise<void> {
+    return deleteRoute(this.#netlink, route);
+  }
+
+  /** The link that the default route leads through; undefined where there is none. */
+  async uplink(): Promise<Link | undefined> {
+    const defaults = (await this.routes()).filter(({ subnet, link }) => subnet.endsWith("/0") && link !== 0);
+    const [best] = defaults.sort((a, b) => a.metric - b.metric);
+    return best && (await this.links.at(best.link));
+  }
+
+  /** Calls back for every change to a link or an address. */
+  watch(onEvent: (event: KernelEvent) => void): void {
+    this.#netlink.watch(onEvent);
+  }
+
+  /** Waits for links on their way out, then closes the sockets. */
+  async close(): Promise<void> {
+    await this.#remover.close();
+    this.#netlink.close();
+  }
+}

@@ -1,0 +1,284 @@
+import { isErrno } from "../errors.ts";
+import { attributes, bytes, nest, readText, readU32, text, u16, u32, u8 } from "./netlink-message.ts";
+import { CREATE_EXCLUSIVE, RTM, type Rtnetlink } from "./rtnetlink.ts";
+
+/** Attributes of a link, linux/if_link.h. */
+const IFLA = {
+  ADDRESS: 1,
+  IFNAME: 3,
+  MTU: 4,
+  LINK: 5,
+  MASTER: 10,
+  LINKINFO: 18,
+  IFALIAS: 20,
+  AF_SPEC: 26,
+  GROUP: 27,
+  NET_NS_FD: 28,
+  EXT_MASK: 29,
+  CARRIER: 33,
+  GSO_MAX_SIZE: 41,
+  GRO_MAX_SIZE: 58,
+  TSO_MAX_SIZE: 59,
+  GSO_IPV4_MAX_SIZE: 63,
+  GRO_IPV4_MAX_SIZE: 64,
+} as const;
+const INFO = { KIND: 1, DATA: 2, SLAVE_DATA: 5, SLAVE_KIND: 4 } as const;
+const VETH_INFO_PEER = 1;
+const MACVLAN_MODE = 1;
+/** ip-link(8), linux/if_link.h. */
+const MACVLAN_MODES = { private: 1, vepa: 2, bridge: 4, passthru: 8 } as const;
+const VLAN_ID = 1;
+const BRPORT = { MODE: 4, ISOLATED: 33 } as const;
+const INET6_ADDR_GEN_MODE = 8;
+const AF_INET6 = 10;
+const IFF_UP = 1;
+/** Type of a link that carries Ethernet frames, as loopback does not (linux/if_arp.h). */
+const ARPHRD_ETHER = 1;
+/** Leaves the counters out of the answer: they are most of it. */
+const RTEXT_FILTER_SKIP_STATS = 8;
+const IFINFOMSG = 16;
+
+/** A network device as the kernel describes it. */
+export interface Link {
+  readonly index: number;
+  readonly name: string;
+  /** `bridge`, `veth`, …; empty for hardware. */
+  readonly kind: string;
+  /** Colon-separated, lower case. */
+  readonly mac: string;
+  readonly mtu: number;
+  readonly up: boolean;
+  /** Something answers at the other end of the wire. False while it is down. */
+  readonly carrier: boolean;
+  readonly ethernet: boolean;
+  /** Index of the bridge it is a port of; 0 for none. */
+  readonly master: number;
+  readonly alias: string;
+  readonly group: number;
+  /** As a bridge port: cut off from the other isolated ports. */
+  readonly isolated: boolean;
+  /** As a bridge port: frames may go out where they came in. */
+  readonly hairpin: boolean;
+  /** Bytes a packet may have before it is cut to the MTU, as set now. */
+  readonly gsoMaxSize: number;
+  /** What gsoMaxSize can be raised to (BIG TCP, Linux 6.3); 0 where the kernel lacks it for IPv4. */
+  readonly gsoLimit: number;
+}
+
+/** What can be set on a link after it was made. Absent fields stay as they are. */
+export interface LinkSettings {
+  readonly mac?: string;
+  readonly mtu?: number;
+  readonly up?: boolean;
+  readonly master?: number;
+  readonly alias?: string;
+  readonly isolated?: boolean;
+  readonly hairpin?: boolean;
+  readonly gsoMaxSize?: number;
+  /** False: the kernel gives the link no IPv6 link-local address by itself. */
+  readonly linkLocal?: boolean;
+  readonly group?: number;
+}
+
+/** What the macvlan links on one parent are to each other: see ip-link(8). */
+export type MacvlanMode = keyof typeof MACVLAN_MODES;
+
+/** A link to be made. It exists with all of this or not at all. */
+export interface NewLink extends LinkSettings {
+  readonly name: string;
+  readonly kind: LinkKind;
+  /** Set together with the name, so that a link is recognisable as tsnet's from its first instant. */
+  readonly group: number;
+  /** The other end of a veth pair. */
+  readonly peer?: { readonly name: string; readonly mac: string; readonly gsoMaxSize?: number };
+  /** Of a macvlan; the parent is an index in this namespace. */
+  readonly macvlan?: { readonly parent: number; readonly mode: MacvlanMode };
+  /** Of a VLAN's link; the parent is an index. */
+  readonly vlan?: { readonly parent: number; readonly id: number };
+  /** Open descriptor of the network namespace to make it in. Absent: this one. */
+  readonly netns?: number;
+}
+
+/** Kinds of links that tsnet makes. */
+export type LinkKind = "bridge" | "veth" | "macvlan" | "vlan" | "dummy" | "ifb";
+
+/** Links of the namespace the daemon runs in, which is the engine's. */
+export class Links {
+  readonly #netlink: Rtnetlink;
+  readonly #kinds = new Set<LinkKind>();
+
+  constructor(netlink: Rtnetlink) {
+    this.#netlink = netlink;
+  }
+
+  /** The link of that name, or undefined. */
+  async get(name: string): Promise<Link | undefined> {
+    return await this.#one(name, Buffer.concat([header(), text(IFLA.IFNAME, name), SKIP_STATS]));
+  }
+
+  /** The link of that index, or undefined. */
+  async at(index: number): Promise<Link | undefined> {
+    const head = header();
+    head.writeInt32LE(index, 4);
+    return await this.#one(`if${String(index)}`, Buffer.concat([head, SKIP_STATS]));
+  }
+
+  /** Every link. */
+  async list(): Promise<Link[]> {
+    const payload = Buffer.concat([header(), SKIP_STATS]);
+    const answers = await this.#netlink.dump("ip link show", RTM.GETLINK, payload);
+    return answers.map(parseLink);
+  }
+
+  /**
+   * Makes a link.
+   *
+   * @throws {KernelError} EEXIST if the name of either end is taken
+   */
+  async add(link: NewLink): Promise<void> {
+    const command = `ip link add ${link.name} type ${link.kind}`;
+    await this.#netlink.request(command, RTM.NEWLINK, CREATE_EXCLUSIVE, newLink(link));
+  }
+
+  /**
+   * Whether the kernel can make links of that kind; it loads the module if there is one. Nothing is made: the
+   * kernel looks for the kind first and refuses the MAC address, which is too short, then.
+   */
+  async canMake(kind: LinkKind): Promise<boolean> {
+    if (this.#kinds.has(kind)) return true;
+    const payload = Buffer.concat([
+      header(),
+      text(IFLA.IFNAME, "ts-probe"),
+      u8(IFLA.ADDRESS, 0),
+      nest(IFLA.LINKINFO, text(INFO.KIND, kind)),
+    ]);
+    try {
+      await this.#netlink.request(`ip link add type ${kind}`, RTM.NEWLINK, CREATE_EXCLUSIVE, payload);
+    } catch (error) {
+      if (isErrno(error, "EOPNOTSUPP", "ENOTSUP")) return false;
+      if (!isErrno(error, "EINVAL")) throw error;
+    }
+    this.#kinds.add(kind);
+    return true;
+  }
+
+  /** Deletes a link; being gone already is success. Waits for the kernel's grace period, see {@link LinkRemover}. */
+  async delete(name: string): Promise<void> {
+    try {
+      const payload = Buffer.concat([header(), text(IFLA.IFNAME, name)]);
+      await this.#netlink.request(`ip link delete ${name}`, RTM.DELLINK, 0, payload);
+    } catch (error) {
+      if (!isErrno(error, "ENODEV")) throw error;
+    }
+  }
+
+  /** Changes an existing link. */
+  async set(name: string, settings: LinkSettings): Promise<void> {
+    const payload = Buffer.concat([flags(settings), text(IFLA.IFNAME, name), ...settable(settings)]);
+    await this.#netlink.request(`ip link set ${name}`, RTM.NEWLINK, 0, payload);
+  }
+
+  async #one(what: string, payload: Buffer): Promise<Link | undefined> {
+    try {
+      return parseLink(await this.#netlink.request(`ip link show ${what}`, RTM.GETLINK, 0, payload));
+    } catch (error) {
+      if (isErrno(error, "ENODEV")) return undefined;
+      throw error;
+    }
+  }
+}
+
+/** The link that a NEWLINK or DELLINK message is about. */
+export function parseLink(payload: Buffer): Link {
+  const found = attributes(payload, IFINFOMSG);
+  const info = attributes(found.get(IFLA.LINKINFO) ?? Buffer.alloc(0));
+  const port = attributes(info.get(INFO.SLAVE_DATA) ?? Buffer.alloc(0));
+  return {
+    index: payload.readInt32LE(4),
+    up: (payload.readUInt32LE(8) & IFF_UP) !== 0,
+    name: readText(found.get(IFLA.IFNAME)),
+    kind: readText(info.get(INFO.KIND)),
+    mac:
+      found
+        .get(IFLA.ADDRESS)
+        ?.toString("hex")
+        .replace(/..(?!$)/g, "$&:") ?? "",
+    mtu: readU32(found.get(IFLA.MTU)),
+    carrier: found.get(IFLA.CARRIER)?.[0] === 1,
+    ethernet: payload.readUInt16LE(2) === ARPHRD_ETHER,
+    master: readU32(found.get(IFLA.MASTER)),
+    alias: readText(found.get(IFLA.IFALIAS)),
+    group: readU32(found.get(IFLA.GROUP)),
+    isolated: port.get(BRPORT.ISOLATED)?.[0] === 1,
+    hairpin: port.get(BRPORT.MODE)?.[0] === 1,
+    gsoMaxSize: readU32(found.get(IFLA.GSO_MAX_SIZE)),
+    gsoLimit: found.has(IFLA.GSO_IPV4_MAX_SIZE) ? readU32(found.get(IFLA.TSO_MAX_SIZE)) : 0,
+  };
+}
+
+/** The payload of a DELLINK request for every link of a group. */
+export function deleteGroupPayload(group: number): Buffer {
+  return Buffer.concat([header(), u32(IFLA.GROUP, group)]);
+}
+
+const SKIP_STATS = u32(IFLA.EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+
+/** struct ifinfomsg: family, type, index, flags, mask of the flags to change. */
+function header(up?: boolean): Buffer {
+  const out = Buffer.alloc(IFINFOMSG);
+  if (up !== undefined) {
+    out.writeUInt32LE(up ? IFF_UP : 0, 8);
+    out.writeUInt32LE(IFF_UP, 12);
+  }
+  return out;
+}
+
+function flags(settings: LinkSettings): Buffer {
+  return header(settings.up);
+}
+
+function newLink(link: NewLink): Buffer {
+  const { peer, macvlan, vlan, netns } = link;
+  const data: Buffer[] = [];
+  if (peer) data.push(veth(peer, link));
+  if (macvlan) data.push(u32(MACVLAN_MODE, MACVLAN_MODES[macvlan.mode]));
+  if (vlan) data.push(u16(VLAN_ID, vlan.id));
+  const parent = macvlan?.parent ?? vlan?.parent;
+  return Buffer.concat([
+    flags(link),
+    text(IFLA.IFNAME, link.name),
+    ...(netns === undefined ? [] : [u32(IFLA.NET_NS_FD, netns)]),
+    ...(parent === undefined ? [] : [u32(IFLA.LINK, parent)]),
+    ...settable(link),
+    nest(IFLA.LINKINFO, text(INFO.KIND, link.kind), ...(data.length > 0 ? [nest(INFO.DATA, ...data)] : [])),
+  ]);
+}
+
+/** The far end takes the near end's MTU and group; it is moved into a sandbox and brought up there. */
+function veth({ name, ...settings }: NonNullable<NewLink["peer"]>, { mtu, group }: NewLink): Buffer {
+  const all = { ...settings, group, ...(mtu === undefined ? {} : { mtu }) };
+  return nest(VETH_INFO_PEER, Buffer.concat([header(), text(IFLA.IFNAME, name), ...settable(all)]));
+}
+
+function settable(settings: LinkSettings): Buffer[] {
+  const { mac, mtu, master, alias, isolated, hairpin, gsoMaxSize, linkLocal, group } = settings;
+  const out: Buffer[] = [];
+  if (mac !== undefined) out.push(bytes(IFLA.ADDRESS, Buffer.from(mac.replaceAll(":", ""), "hex")));
+  if (mtu !== undefined) out.push(u32(IFLA.MTU, mtu));
+  if (master !== undefined) out.push(u32(IFLA.MASTER, master));
+  if (group !== undefined) out.push(u32(IFLA.GROUP, group));
+  if (alias !== undefined) out.push(text(IFLA.IFALIAS, alias));
+  if (gsoMaxSize !== undefined) {
+    for (const type of [IFLA.GSO_MAX_SIZE, IFLA.GRO_MAX_SIZE, IFLA.GSO_IPV4_MAX_SIZE, IFLA.GRO_IPV4_MAX_SIZE])
+      out.push(u32(type, gsoMaxSize));
+  }
+  const port = [
+    ...(isolated === undefined ? [] : [u8(BRPORT.ISOLATED, isolated ? 1 : 0)]),
+    ...(hairpin === undefined ? [] : [u8(BRPORT.MODE, hairpin ? 1 : 0)]),
+  ];
+  if (port.length > 0)
+    out.push(nest(IFLA.LINKINFO, text(INFO.SLAVE_KIND, "bridge"), nest(INFO.SLAVE_DATA, ...port)));
+  if (linkLocal !== undefined)
+    out.push(nest(IFLA.AF_SPEC, nest(AF_INET6, u8(INET6_ADDR_GEN_MODE, linkLocal ? 0 : 1))));
+  return out;
+}

@@ -1,0 +1,124 @@
+import koffi from "koffi";
+import { type Socket as DatagramSocket, createSocket } from "node:dgram";
+import { type Server, type Socket, connect, createServer } from "node:net";
+
+/** A client that sent nothing for so long is forgotten (nf_conntrack_udp_timeout_stream is as long). */
+const UDP_IDLE_MS = 120_000;
+
+/** Where a container listens. Bare IPv6 address. */
+export interface RelayTarget {
+  readonly address: string;
+  readonly port: number;
+}
+
+const LOOPBACK = "::1";
+const F_DUPFD_CLOEXEC = 1030;
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
+const OFF = Buffer.alloc(4);
+
+/**
+ * Carries what the host's own processes send to a published port at [::1] into the container.
+ *
+ * Everything else is translated in the kernel, but not this: an answer that is translated back to ::1 comes in by
+ * the bridge, and the kernel drops whatever has a loopback address and did not come in by loopback
+ * (ip6_rcv_core, RFC 4291, section 2.5.3); IPv6 has no route_localnet. Where iptables sees bridged frames the
+ * translation comes even before that check, so no rule or route can help.
+ */
+export class LoopbackRelay {
+  readonly #libc = koffi.load("libc.so.6");
+  readonly #control = this.#libc.func("int fcntl(int, int, ...)");
+  readonly #option = this.#libc.func("int setsockopt(int, int, int, const void *, uint32)");
+  readonly #running = new Map<string, () => void>();
+
+  /**
+   * Serves a port; serving it already is success.
+   *
+   * @param key names the port for {@link stop}
+   * @param fd of the socket that keeps the port; it stays open and the caller's
+   * @returns whether it was not served until now
+   */
+  start(key: string, protocol: "tcp" | "udp", fd: number, target: RelayTarget): boolean {
+    if (this.#running.has(key)) return false;
+    // Not dup(2): the programs that the daemon starts must not get it.
+    const own = this.#control(fd, F_DUPFD_CLOEXEC, "int", 0) as number;
+    // libuv lets others share the addresses of its UDP sockets, but this one is there to keep its own.
+    const keep = () => this.#option(fd, SOL_SOCKET, SO_REUSEADDR, OFF, OFF.length) as number;
+    this.#running.set(key, protocol === "tcp" ? relayTcp(own, target) : relayUdp(own, target, keep));
+    return true;
+  }
+
+  /** Serves a port no longer; connections under way end. */
+  stop(key: string): void {
+    this.#running.get(key)?.();
+    this.#running.delete(key);
+  }
+
+  /** Serves nothing any longer. */
+  close(): void {
+    for (const key of this.#running.keys()) this.stop(key);
+  }
+}
+
+function relayTcp(fd: number, { address, port }: RelayTarget): () => void {
+  const open = new Set<Socket>();
+  const keep = (socket: Socket, other: Socket) => {
+    open.add(socket);
+    socket.on("error", () => other.destroy());
+    socket.on("close", () => open.delete(socket));
+    socket.pipe(other);
+  };
+  const server: Server = createServer({ allowHalfOpen: true }, (client) => {
+    if (client.remoteAddress !== LOOPBACK) {
+      client.destroy();
+      return;
+    }
+    const container = connect({ host: address, port, allowHalfOpen: true });
+    keep(client, container);
+    keep(container, client);
+  });
+  // The port is the container's whether or not the daemon manages to accept; it tries again with the next client.
+  server.on("error", () => undefined);
+  server.listen({ fd });
+  server.unref();
+  return () => {
+    server.close();
+    for (const socket of open) socket.destroy();
+  };
+}
+
+function relayUdp(fd: number, { address, port }: RelayTarget, onBound: () => void): () => void {
+  const clients = new Map<number, { socket: DatagramSocket; timer: NodeJS.Timeout }>();
+  const server = createSocket("udp6");
+  const forget = (client: number) => {
+    const known = clients.get(client);
+    clearTimeout(known?.timer);
+    known?.socket.close();
+    clients.delete(client);
+  };
+  const meet = (client: number) => {
+    const socket = createSocket("udp6", (answer) => {
+      server.send(answer, client, LOOPBACK);
+    });
+    socket.on("error", () => {
+      forget(client);
+    });
+    socket.unref();
+    const timer = setTimeout(forget, UDP_IDLE_MS, client).unref();
+    clients.set(client, { socket, timer });
+    return { socket, timer };
+  };
+  server.on("error", () => undefined);
+  server.on("message", (message, sender) => {
+    if (sender.address !== LOOPBACK) return;
+    const { socket, timer } = clients.get(sender.port) ?? meet(sender.port);
+    timer.refresh();
+    socket.send(message, port, address);
+  });
+  server.bind({ fd }, onBound);
+  server.unref();
+  return () => {
+    for (const client of clients.keys()) forget(client);
+    server.close();
+  };
+}

@@ -1,0 +1,87 @@
+import { isErrno } from "../errors.ts";
+import { formatIp, ipBytes, parseIp } from "../ip.ts";
+import { attributes, bytes, u8 } from "./netlink-message.ts";
+import { PROTOCOL } from "./route.ts";
+import { CREATE_OR_REPLACE, RTM, type Rtnetlink } from "./rtnetlink.ts";
+
+const AF = { 4: 2, 6: 10 } as const;
+const NDA = { DST: 1, LLADDR: 2, PROTOCOL: 12 } as const;
+/** Never asked for again (linux/neighbour.h). */
+const NUD_PERMANENT = 0x80;
+const NDMSG = 12;
+
+/** Which MAC has an address on a link, known once and for all. */
+export interface Neighbour {
+  /** Index. */
+  readonly link: number;
+  /** Bare. */
+  readonly address: string;
+  readonly mac: string;
+}
+
+/** Neighbour entries of the namespace the daemon runs in. */
+export class Neighbours {
+  readonly #netlink: Rtnetlink;
+
+  constructor(netlink: Rtnetlink) {
+    this.#netlink = netlink;
+  }
+
+  /** The entries that tsnet made. */
+  async own(): Promise<Omit<Neighbour, "mac">[]> {
+    const answers = await this.#netlink.dump("ip neigh show", RTM.GETNEIGH, Buffer.alloc(NDMSG));
+    return answers.flatMap((payload) => ownNeighbour(payload) ?? []);
+  }
+
+  /** The MAC of a permanent entry, or undefined. */
+  async get({ link, address }: Omit<Neighbour, "mac">): Promise<string | undefined> {
+    const payload = message(link, address);
+    try {
+      const answer = await this.#netlink.request(`ip neigh get ${address}`, RTM.GETNEIGH, 0, payload);
+      if ((answer.readUInt16LE(8) & NUD_PERMANENT) === 0) return undefined;
+      return attributes(answer, NDMSG)
+        .get(NDA.LLADDR)
+        ?.toString("hex")
+        .replace(/..(?!$)/g, "$&:");
+    } catch (error) {
+      if (isErrno(error, "ENOENT", "ENODEV")) return undefined;
+      throw error;
+    }
+  }
+
+  /** Makes an entry, in place of what is known of the address. */
+  async set({ link, address, mac }: Neighbour): Promise<void> {
+    const payload = Buffer.concat([
+      message(link, address, NUD_PERMANENT),
+      bytes(NDA.LLADDR, Buffer.from(mac.replaceAll(":", ""), "hex")),
+      u8(NDA.PROTOCOL, PROTOCOL),
+    ]);
+    await this.#netlink.request(`ip neigh replace ${address}`, RTM.NEWNEIGH, CREATE_OR_REPLACE, payload);
+  }
+
+  /** Deletes an entry; being gone already, or its link, is success. */
+  async delete({ link, address }: Omit<Neighbour, "mac">): Promise<void> {
+    try {
+      await this.#netlink.request(`ip neigh del ${address}`, RTM.DELNEIGH, 0, message(link, address));
+    } catch (error) {
+      if (!isErrno(error, "ENOENT", "ENODEV")) throw error;
+    }
+  }
+}
+
+/** What a message about a neighbour is about, if tsnet made the entry. */
+export function ownNeighbour(payload: Buffer): Omit<Neighbour, "mac"> | undefined {
+  const found = attributes(payload, NDMSG);
+  const address = found.get(NDA.DST);
+  if (!address || found.get(NDA.PROTOCOL)?.[0] !== PROTOCOL) return undefined;
+  return { link: payload.readUInt32LE(4), address: formatIp(address) };
+}
+
+/** struct ndmsg: family, padding, link, state, flags, type. */
+function message(link: number, address: string, state = 0): Buffer {
+  const head = Buffer.alloc(NDMSG);
+  head.writeUInt8(AF[parseIp(address).family], 0);
+  head.writeUInt32LE(link, 4);
+  head.writeUInt16LE(state, 8);
+  return Buffer.concat([head, bytes(NDA.DST, ipBytes(address))]);
+}

@@ -1,0 +1,28 @@
+import koffi from "koffi";
+import { openSync } from "node:fs";
+import { getSystemErrorName } from "node:util";
+import { KernelError } from "../errors.ts";
+
+const CLONE_NEWNET = 0x4000_0000;
+
+const setns = koffi.load("libc.so.6").func("int setns(int, int)");
+/** The namespace that the daemon was started in, held open. */
+const home = openSync("/proc/self/ns/net", "r");
+
+/**
+ * Runs something in another network namespace, at once and on this thread, and returns to the own one. Whatever
+ * it opens stays in that namespace. It may do nothing but open sockets and files of /proc/sys: a promise, a stream or
+ * a call to the thread pool that began here would go on elsewhere.
+ *
+ * @param netns open descriptor of a network namespace
+ * @throws {KernelError} EINVAL, if the descriptor is of something else
+ */
+export function inNetns<T>(netns: number, fn: () => T): T {
+  if (setns(netns, CLONE_NEWNET) !== 0) throw new KernelError("setns", getSystemErrorName(-koffi.errno()));
+  try {
+    return fn();
+  } finally {
+    // In the wrong namespace the daemon would repair the container as if it were the host.
+    if (setns(home, CLONE_NEWNET) !== 0) process.abort();
+  }
+}

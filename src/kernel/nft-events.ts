@@ -1,0 +1,28 @@
+import { Protocol } from "netlink";
+import { openSocket } from "./rtnetlink.ts";
+
+/** Multicast group that announces every committed change to nf_tables (linux/netfilter/nfnetlink.h). */
+const NFNLGRP_NFTABLES = 7;
+/** The announcement that closes a commit says nothing else than that (NFT_MSG_NEWGEN, linux/netfilter/nf_tables.h). */
+const NEWGEN = (10 << 8) | 15;
+
+/**
+ * Calls back after a change to the rules of nf_tables, which is where the usual iptables keeps its own.
+ *
+ * @param own processes whose changes are not told: a socket is named after the process that opened it (netlink(7))
+ * @returns stops it
+ */
+export function watchRules(own: () => ReadonlySet<number>, onChange: () => void): () => void {
+  const socket = openSocket(Protocol.NETFILTER);
+  socket.on("message", (messages) => {
+    const mine = own();
+    if (messages.some(({ type, port }) => type !== NEWGEN && !mine.has(port))) onChange();
+  });
+  socket.on("invalid", onChange);
+  // ENOBUFS: so many changes that some were not announced.
+  socket.on("error", onChange);
+  socket.addMembership(NFNLGRP_NFTABLES);
+  return () => {
+    socket.close();
+  };
+}

@@ -1,0 +1,119 @@
+import { isErrno } from "../errors.ts";
+import { type Family, bare, formatIp, ipBytes, parseCidr } from "../ip.ts";
+import { attributes, bytes, readU32, u32 } from "./netlink-message.ts";
+import { CREATE_OR_REPLACE, RTM, type Rtnetlink } from "./rtnetlink.ts";
+
+const AF = { 4: 2, 6: 10 } as const;
+const RTA = { DST: 1, OIF: 4, GATEWAY: 5, PRIORITY: 6, PREFSRC: 7, TABLE: 15 } as const;
+const RT_TABLE_MAIN = 254;
+const RT_SCOPE_UNIVERSE = 0;
+const RT_SCOPE_LINK = 253;
+const RTN_UNICAST = 1;
+/** Answers with the route itself and not with what it means for the address. */
+const RTM_F_FIB_MATCH = 0x2000;
+const RTMSG = 12;
+
+/** Who made a route or a neighbour entry, as rtnetlink(7) keeps it: "t". The kernel gives 4 and above no meaning. */
+export const PROTOCOL = 0x74;
+
+/** A unicast route of the main table. */
+export interface Route {
+  /** Network address with prefix length; `0.0.0.0/0` or `::/0` for a default route. */
+  readonly subnet: string;
+  /** Index of the link it leads through; 0 for a multipath route. */
+  readonly link: number;
+  readonly metric: number;
+  /** Address that packets get which have none yet; bare, empty where the kernel chooses. */
+  readonly source: string;
+  /** Whether tsnet made it. */
+  readonly own: boolean;
+}
+
+/** A route to be made. */
+export interface NewRoute {
+  readonly subnet: string;
+  readonly link: number;
+  /** Bare address of the next hop; absent: on the link. */
+  readonly gateway?: string;
+  readonly source?: string;
+}
+
+/** The main routing table, both families. */
+export async function listRoutes(netlink: Rtnetlink): Promise<Route[]> {
+  const answers = await netlink.dump("ip route show", RTM.GETROUTE, Buffer.alloc(RTMSG));
+  return answers.flatMap((payload) => {
+    const found = attributes(payload, RTMSG);
+    const table = found.has(RTA.TABLE) ? readU32(found.get(RTA.TABLE)) : payload[4];
+    return table === RT_TABLE_MAIN && payload[7] === RTN_UNICAST ? [parseRoute(payload)] : [];
+  });
+}
+
+/** The route that packets to a bare address take; undefined if there is none. */
+export async function routeTo(netlink: Rtnetlink, address: string): Promise<Route | undefined> {
+  const host = parseCidr(address.includes(":") ? `${address}/128` : `${address}/32`);
+  const head = header(host.family, host.length);
+  head.writeUInt32LE(RTM_F_FIB_MATCH, 8);
+  const payload = Buffer.concat([head, bytes(RTA.DST, ipBytes(address))]);
+  try {
+    return parseRoute(await netlink.request(`ip route get ${address}`, RTM.GETROUTE, 0, payload));
+  } catch (error) {
+    if (isErrno(error, "ENETUNREACH", "EHOSTUNREACH", "EACCES", "EINVAL")) return undefined;
+    throw error;
+  }
+}
+
+/** Makes a route, in place of one to the same subnet. */
+export async function addRoute(netlink: Rtnetlink, route: NewRoute): Promise<void> {
+  await netlink.request(
+    `ip route replace ${route.subnet}`,
+    RTM.NEWROUTE,
+    CREATE_OR_REPLACE,
+    routeMessage(route),
+  );
+}
+
+/** Deletes a route; being gone already, or its link, is success. */
+export async function deleteRoute(netlink: Rtnetlink, route: NewRoute): Promise<void> {
+  try {
+    await netlink.request(`ip route del ${route.subnet}`, RTM.DELROUTE, 0, routeMessage(route));
+  } catch (error) {
+    if (!isErrno(error, "ESRCH", "ENODEV")) throw error;
+  }
+}
+
+/** The route that a message is about. */
+export function parseRoute(payload: Buffer): Route {
+  const found = attributes(payload, RTMSG);
+  const any = payload[0] === AF[4] ? "0.0.0.0" : "::";
+  const destination = found.get(RTA.DST);
+  const source = found.get(RTA.PREFSRC);
+  return {
+    subnet: `${destination ? formatIp(destination) : any}/${String(payload[1])}`,
+    link: readU32(found.get(RTA.OIF)),
+    metric: readU32(found.get(RTA.PRIORITY)),
+    source: source ? formatIp(source) : "",
+    own: payload[5] === PROTOCOL,
+  };
+}
+
+/** struct rtmsg: family, lengths of destination and source, tos, table, protocol, scope, type, flags. */
+function header(family: Family, length: number): Buffer {
+  const head = Buffer.alloc(RTMSG);
+  head.writeUInt8(AF[family], 0);
+  head.writeUInt8(length, 1);
+  return head;
+}
+
+function routeMessage({ subnet, link, gateway, source }: NewRoute): Buffer {
+  const { family, length } = parseCidr(subnet);
+  const head = header(family, length);
+  head.writeUInt8(RT_TABLE_MAIN, 4);
+  head.writeUInt8(PROTOCOL, 5);
+  head.writeUInt8(gateway || family === 6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK, 6);
+  head.writeUInt8(RTN_UNICAST, 7);
+  const parts = [head, u32(RTA.OIF, link)];
+  if (length > 0) parts.push(bytes(RTA.DST, ipBytes(bare(subnet))));
+  if (gateway) parts.push(bytes(RTA.GATEWAY, ipBytes(gateway)));
+  if (source) parts.push(bytes(RTA.PREFSRC, ipBytes(source)));
+  return Buffer.concat(parts);
+}

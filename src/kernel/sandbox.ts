@@ -1,0 +1,84 @@
+import { closeSync, existsSync, openSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { KernelError, isErrno } from "../errors.ts";
+import { Addresses } from "./address.ts";
+import { Links } from "./link.ts";
+import { inNetns } from "./netns.ts";
+import { type NewRoute, type Route, addRoute, listRoutes } from "./route.ts";
+import { Rtnetlink } from "./rtnetlink.ts";
+
+/** The inside of a container's network namespace. */
+export class Sandbox {
+  /** Open descriptor of the namespace. */
+  readonly netns: number;
+  readonly links: Links;
+  readonly addresses: Addresses;
+  readonly #netlink: Rtnetlink;
+
+  private constructor(netns: number) {
+    this.netns = netns;
+    this.#netlink = inNetns(netns, () => new Rtnetlink());
+    this.links = new Links(this.#netlink);
+    this.addresses = new Addresses(this.#netlink);
+  }
+
+  /**
+   * Looks into a sandbox; to be closed again.
+   *
+   * @param path as the engine's Join gives it
+   * @returns undefined if it is gone, or not there yet: before engine 28 it comes after Join, first as an empty file
+   */
+  static open(path: string): Sandbox | undefined {
+    let netns: number;
+    try {
+      netns = openSync(path, "r");
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      throw new KernelError(`open ${path}`, (error as NodeJS.ErrnoException).code ?? "", "", {
+        cause: error,
+      });
+    }
+    try {
+      return new Sandbox(netns);
+    } catch (error) {
+      closeSync(netns);
+      if (isErrno(error, "EINVAL")) return undefined;
+      throw error;
+    }
+  }
+
+  /** The main routing table, both families. */
+  routes(): Promise<Route[]> {
+    return listRoutes(this.#netlink);
+  }
+
+  async addRoute(route: NewRoute): Promise<void> {
+    await addRoute(this.#netlink, route);
+  }
+
+  /** Writes a setting of this namespace, named as in {@link writeSysctl}; one that the kernel lacks is left out. */
+  setSysctl(name: string, value: string): void {
+    inNetns(this.netns, () => {
+      try {
+        writeFileSync(`/proc/sys/${name}`, value);
+      } catch (error) {
+        const code = (error as NodeJS.ErrnoException).code ?? "";
+        if (code !== "ENOENT") throw new KernelError(`sysctl ${name}=${value}`, code, "", { cause: error });
+      }
+    });
+  }
+
+  close(): void {
+    this.#netlink.close();
+    closeSync(this.netns);
+  }
+}
+
+/**
+ * Whether a sandbox's network namespace, which the engine keeps as a file while it lives, is no more.
+ *
+ * @param path as Join gave it; where its folder cannot be seen from here, nothing is known and the answer is no
+ */
+export function isRemoved(path: string): boolean {
+  return existsSync(dirname(path)) && !existsSync(path);
+}

@@ -1,0 +1,44 @@
+import { readFileSync, readdirSync, readlinkSync } from "node:fs";
+
+/**
+ * Which other process has a socket open: looks for it among every process's descriptors (proc(5)).
+ *
+ * @param inode of the socket, as the tables below /proc/net show it
+ * @returns `process 123 (nginx)`, or undefined where no process can be seen to have it
+ */
+export function socketOwner(inode: string): string | undefined {
+  const link = `socket:[${inode}]`;
+  for (const pid of readdirSync("/proc").filter(
+    (name) => /^\d+$/.test(name) && Number(name) !== process.pid,
+  )) {
+    try {
+      const open = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+      if (open.includes(link)) return `process ${pid} (${readFileSync(`/proc/${pid}/comm`, "utf8").trim()})`;
+    } catch {
+      // The process ended meanwhile.
+    }
+  }
+  return undefined;
+}
+
+/** Who listens on a unix socket's path. */
+export function unixSocketOwner(path: string): string | undefined {
+  const lines = readFileSync("/proc/net/unix", "utf8").split("\n");
+  const inodes = lines
+    .filter((line) => line.endsWith(` ${path}`))
+    .map((line) => line.trim().split(/\s+/)[6] ?? "");
+  return inodes.map(socketOwner).find((owner) => owner !== undefined);
+}
+
+/** Which other process is bound to a port, whatever the address. A socket of IPv6 may have an IPv4 port as well. */
+export function portOwner(protocol: "tcp" | "udp", port: number, family: 4 | 6): string | undefined {
+  const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const inodes = (family === 4 ? [protocol, `${protocol}6`] : [`${protocol}6`]).flatMap((table) => {
+    const lines = readFileSync(`/proc/net/${table}`, "utf8").trim().split("\n").slice(1);
+    return lines
+      .map((line) => line.trim().split(/\s+/))
+      .filter(([, local, remote]) => local?.endsWith(suffix) && remote?.endsWith(":0000"))
+      .map((columns) => columns[9] ?? "");
+  });
+  return inodes.map(socketOwner).find((owner) => owner !== undefined);
+}

@@ -1,0 +1,102 @@
+import { z } from "zod";
+import { type Family, bare } from "./ip.ts";
+
+/** One subnet of a network, as the engine's IPAM driver granted it. */
+export const Pool = z.object({
+  /** Network address with prefix length. */
+  subnet: z.string(),
+  /** Gateway with prefix length. Absent where none was reserved. */
+  gateway: z.string().optional(),
+  /** `--aux-address`: name to address with prefix length. */
+  aux: z.record(z.string(), z.string()).default({}),
+});
+export type Pool = z.infer<typeof Pool>;
+
+/** A published port as the engine asks for it (PortBinding of libnetwork). */
+export const PortBinding = z.object({
+  protocol: z.enum(["tcp", "udp", "sctp"]),
+  containerPort: z.number().int(),
+  /** Bare address; empty for the network's default. */
+  hostAddress: z.string(),
+  /** First and last host port to choose from; 0 and 0 for any. */
+  hostPort: z.number().int(),
+  hostPortEnd: z.number().int(),
+});
+export type PortBinding = z.infer<typeof PortBinding>;
+
+/** A published port as it was settled: a binding of one address family, with its host port chosen. */
+export const PublishedPort = z.object({
+  protocol: z.enum(["tcp", "udp", "sctp"]),
+  containerPort: z.number().int(),
+  /** Bare; `0.0.0.0` or `::` for every address of the host. Absent where nothing is translated (routed). */
+  host: z.object({ address: z.string(), port: z.number().int() }).optional(),
+  family: z.union([z.literal(4), z.literal(6)]),
+});
+export type PublishedPort = z.infer<typeof PublishedPort>;
+
+/** A network as it was asked for and settled. The record of it is what the kernel is made to match. */
+export const Network = z.object({
+  /** The engine's id: 64 hex digits, or 25 letters and digits in a swarm. */
+  id: z.string(),
+  /** Name of the backend that makes it. */
+  backend: z.string(),
+  /** The request's options as the backend parsed them. */
+  options: z.unknown(),
+  internal: z.boolean(),
+  ipv4: z.array(Pool),
+  ipv6: z.array(Pool),
+  /** What the backend found out on the host when the network was created, and must remember to delete it. */
+  found: z.unknown(),
+  /** Milliseconds since 1970. */
+  createdAt: z.number(),
+});
+/** With the backend's own types for what only it understands. */
+export type Network<O = unknown, F = unknown> = Omit<z.infer<typeof Network>, "options" | "found"> & {
+  readonly options: O;
+  readonly found: F;
+};
+
+/** A container's attachment to a network. */
+export const Endpoint = z.object({
+  id: z.string(),
+  network: z.string(),
+  /** With prefix length; absent where the container has no address of that family. */
+  ipv4: z.string().optional(),
+  ipv6: z.string().optional(),
+  /** Colon-separated, lower case. */
+  mac: z.string(),
+  /** Path of the sandbox's network namespace, between Join and Leave. */
+  sandbox: z.string().optional(),
+  /** What is published, while the endpoint is its container's gateway. */
+  ports: z.array(PublishedPort).optional(),
+  /** The container has left: until the endpoint is deleted the engine gives back the link that it had moved. */
+  left: z.boolean().optional(),
+  createdAt: z.number(),
+});
+export type Endpoint = z.infer<typeof Endpoint>;
+
+/** An endpoint's addresses without their prefix lengths. */
+export function bareAddresses({ ipv4, ipv6 }: Pick<Endpoint, "ipv4" | "ipv6">): string[] {
+  return [ipv4, ipv6].filter((cidr) => cidr !== undefined).map(bare);
+}
+
+/** The pools of one family. */
+export function pools(network: Network, family: Family): readonly Pool[] {
+  return family === 4 ? network.ipv4 : network.ipv6;
+}
+
+/** Whether a subnet is the null IPAM driver's: everything, so nothing. */
+export function isAny(subnet: string): boolean {
+  return subnet.endsWith("/0");
+}
+
+/** What a backend tells the engine to do with the sandbox (JoinResponse of libnetwork). */
+export interface JoinResponse {
+  /** The link to move into the sandbox, and how it is called there: prefix and a number. */
+  readonly link: { readonly name: string; readonly prefix: string };
+  /** Bare addresses. */
+  readonly gateway?: string;
+  readonly gatewayIPv6?: string;
+  /** True: the engine adds no docker_gwbridge although there is no gateway. */
+  readonly withoutGateway?: boolean;
+}
