@@ -1,0 +1,97 @@
+import type { Family } from "../ip.ts";
+import { CHAINS, NOT_PUBLISHED } from "./layout.ts";
+import { returnRules } from "./port-rules.ts";
+import type { Chain, Rule } from "./rule.ts";
+
+/**
+ * How the outside reaches a network, per family: `nat` hides it behind the host, `nat-unprotected` also lets
+ * in whoever has a route to it, `routed` sends its own addresses and lets in only ICMP and published ports,
+ * `isolated` has no address on the host at all.
+ */
+export type GatewayMode = "nat" | "nat-unprotected" | "routed" | "isolated";
+
+/** What the rules of a bridge network depend on, for one family. */
+export interface BridgeNetwork {
+  readonly family: Family;
+  readonly bridge: string;
+  /** Network addresses with prefix length. */
+  readonly subnets: readonly string[];
+  readonly internal: boolean;
+  /** Whether its containers may talk to each other. */
+  readonly icc: boolean;
+  readonly masquerade: boolean;
+  /** Address to masquerade as; absent: that of the link the packet leaves by. */
+  readonly hostAddress?: string;
+  readonly mode: GatewayMode;
+  readonly comment: string;
+}
+
+/**
+ * The rules of a bridge network B for one family. See layout.ts for where each chain stands.
+ *
+ *   to elsewhere     -i B ! -o B → TSNET-TO         not into other networks
+ *   from elsewhere   ! -i B -o B → drop             nat: only answers and published ports
+ *                    ! -i B -o B → TSNET-FROM       routed, nat-unprotected: not from other networks
+ *   internal         ! -i B -o B, -i B ! -o B → drop
+ *   icc=false        -i B -o B → drop               by way of the gateway; the bridge's ports are isolated too
+ */
+export function bridgeRules(network: BridgeNetwork): Rule[] {
+  const { family, bridge, internal, icc, comment, mode } = network;
+  const rule = (chain: Chain, match: string, target: string): Rule => ({
+    ...chain,
+    family,
+    spec: `${match} -m comment --comment ${comment} -j ${target}`,
+  });
+  const leaving = `-i ${bridge} ! -o ${bridge}`;
+  const entering = `! -i ${bridge} -o ${bridge}`;
+  const within = `-i ${bridge} -o ${bridge}`;
+  const rules: Rule[] = [];
+
+  if (!icc) rules.push(rule(CHAINS.closed, `${within} ${NOT_PUBLISHED}`, "DROP"));
+  if (internal) {
+    return [
+      ...rules,
+      rule(CHAINS.closed, leaving, "DROP"),
+      rule(CHAINS.closed, entering, "DROP"),
+      rule(
+        CHAINS.input,
+        `-i ${bridge} -m addrtype --dst-type LOCAL -m addrtype ! --dst-type LOCAL --limit-iface-in`,
+        "DROP",
+      ),
+      rule(CHAINS.forward, within, "ACCEPT"),
+    ];
+  }
+
+  rules.push(rule(CHAINS.bridges, leaving, CHAINS.to.name));
+  if (mode === "nat") {
+    rules.push(rule(CHAINS.closed, `${entering} ${NOT_PUBLISHED}`, "DROP"));
+  } else {
+    rules.push(
+      rule(CHAINS.to, `-o ${bridge} ${NOT_PUBLISHED}`, "DROP"),
+      rule(CHAINS.bridges, entering, CHAINS.from.name),
+    );
+  }
+  if (mode === "routed") {
+    const icmp = family === 4 ? "-p icmp" : "-p ipv6-icmp";
+    rules.push(
+      rule(CHAINS.open, `-o ${bridge} ${icmp}`, "ACCEPT"),
+      rule(CHAINS.closed, `${entering} ${NOT_PUBLISHED}`, "DROP"),
+    );
+  }
+  rules.push(
+    rule(CHAINS.forward, `-i ${bridge}`, "ACCEPT"),
+    rule(CHAINS.forward, `-o ${bridge}`, "ACCEPT"),
+    ...returnRules(family, bridge, network.subnets, rule),
+    ...masquerade(network, rule),
+  );
+  return rules;
+}
+
+function masquerade(
+  { subnets, bridge, masquerade, hostAddress, mode }: BridgeNetwork,
+  rule: (chain: Chain, match: string, target: string) => Rule,
+): Rule[] {
+  if (!masquerade || mode === "routed" || mode === "isolated") return [];
+  const target = hostAddress ? `SNAT --to-source ${hostAddress}` : "MASQUERADE";
+  return subnets.map((subnet) => rule(CHAINS.masquerade, `-s ${subnet} ! -o ${bridge}`, target));
+}

@@ -1,0 +1,152 @@
+import { isDeepStrictEqual } from "node:util";
+import type { Family } from "../ip.ts";
+import type { Iptables } from "../kernel/iptables.ts";
+import type { FamilyRule } from "./rule.ts";
+import { type Saved, parseSaved } from "./saved.ts";
+import { transaction } from "./transaction.ts";
+import { WantedRules } from "./wanted.ts";
+
+/** How often a change is tried again while somebody else changes the tables as well. */
+const RETRIES = 10;
+
+interface Change {
+  readonly add: readonly FamilyRule[];
+  readonly remove: readonly FamilyRule[];
+  readonly resolve: (changed: boolean) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** What is remembered of one family's tables. */
+interface Memory {
+  readonly saved: Saved;
+  readonly wanted: WantedRules;
+  /** Keys of chains that were not as they should be when they were read. */
+  unsettled: ReadonlySet<string>;
+  /** Whether any chain, jump or standing rule was not; told with the next change. */
+  drifted: boolean;
+}
+
+/**
+ * tsnet's rules of one address family. It remembers what is there, so that a change costs one transaction over
+ * the chains that it touches and no reading; changes that arrive while one is under way go together in the next.
+ */
+export class FamilyRules {
+  readonly #family: Family;
+  readonly #iptables: Pick<Iptables, "restore" | "save">;
+  #memory: Memory | undefined;
+  #engineBridges: readonly string[] = [];
+  /** Those that the rules were written for; undefined until they were. */
+  #bridgesThere: readonly string[] | undefined;
+  #waiting: Change[] = [];
+  #working = false;
+
+  constructor(family: Family, iptables: Pick<Iptables, "restore" | "save">) {
+    this.#family = family;
+    this.#iptables = iptables;
+  }
+
+  /** Adds and deletes rules. Resolves to whether anything had to be changed. */
+  change(add: readonly FamilyRule[], remove: readonly FamilyRule[]): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ add, remove, resolve, reject });
+      if (!this.#working) void this.#work();
+    });
+  }
+
+  /** Names of the bridges that hold the engine's own containers; takes effect with the next change. */
+  setEngineBridges(names: readonly string[]): void {
+    this.#engineBridges = names;
+    this.#memory?.wanted.setEngineBridges(names);
+  }
+
+  /** Forgets what was there: the next change reads it again. Somebody else may have changed it. */
+  forget(): void {
+    this.#memory = undefined;
+  }
+
+  /** Comments of every network that has rules. */
+  async owners(): Promise<string[]> {
+    return (await this.#read()).wanted.owners;
+  }
+
+  /** The rules of the network with that comment, by their keys (see ruleKey). */
+  async rulesOf(comment: string): Promise<ReadonlyMap<string, FamilyRule>> {
+    return (await this.#read()).wanted.rulesOf(comment);
+  }
+
+  async #work(): Promise<void> {
+    this.#working = true;
+    while (this.#waiting.length > 0) {
+      const batch = this.#waiting;
+      this.#waiting = [];
+      await this.#together(batch);
+    }
+    this.#working = false;
+  }
+
+  async #together(batch: readonly Change[]): Promise<void> {
+    try {
+      const changed = await this.#apply(batch);
+      batch.forEach((change, index) => {
+        change.resolve(changed[index] ?? false);
+      });
+    } catch (error) {
+      this.forget();
+      const [first, ...rest] = batch;
+      if (rest.length === 0) first?.reject(error);
+      // One of them cannot be done: the others must not fail with it.
+      else for (const change of batch) await this.#together([change]);
+    }
+  }
+
+  async #apply(batch: readonly Change[]): Promise<boolean[]> {
+    for (let left = RETRIES; ; left -= 1) {
+      const remembered = this.#memory !== undefined;
+      const { saved } = await this.#read();
+      try {
+        return await this.#write(batch);
+      } catch (error) {
+        this.forget();
+        // What was remembered may be out of date, and whoever flushes tables does so by several commands.
+        const changed = remembered || !isDeepStrictEqual((await this.#read()).saved, saved);
+        if (!changed || left === 0) throw error;
+      }
+    }
+  }
+
+  async #write(batch: readonly Change[]): Promise<boolean[]> {
+    const memory = await this.#read();
+    const { saved, wanted, unsettled, drifted } = memory;
+    const changed = batch.map(({ add, remove }) => {
+      const added = add.filter((rule) => wanted.add(rule));
+      const removed = remove.filter((rule) => wanted.remove(rule));
+      return added.length + removed.length > 0;
+    });
+    const bridges = this.#engineBridges;
+    const touched = new Set([...unsettled, ...wanted.takeTouched()]);
+    const { text, done } = transaction(this.#family, saved, wanted.chains, touched);
+    if (text !== "") await this.#iptables.restore(text);
+    done();
+    this.#bridgesThere = bridges;
+    memory.unsettled = new Set();
+    memory.drifted = false;
+    return changed.map((itself) => itself || drifted);
+  }
+
+  async #read(): Promise<Memory> {
+    if (this.#memory) return this.#memory;
+    const saved = parseSaved(await this.#iptables.save());
+    const wanted = new WantedRules(saved, this.#bridgesThere ?? this.#engineBridges);
+    const touched = wanted.takeTouched();
+    const { text } = transaction(this.#family, saved, wanted.chains, touched);
+    // An engine's bridge that came or went is no drift.
+    wanted.setEngineBridges(this.#engineBridges);
+    this.#memory = {
+      saved,
+      wanted,
+      unsettled: text === "" ? new Set() : touched,
+      drifted: text !== "" && wanted.chains.size > 0,
+    };
+    return this.#memory;
+  }
+}

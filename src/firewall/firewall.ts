@@ -1,0 +1,120 @@
+import { FAMILIES, type Family } from "../ip.ts";
+import { IptablesVariant } from "../kernel/iptables-variant.ts";
+import { Iptables } from "../kernel/iptables.ts";
+import type { Step } from "../step.ts";
+import { FamilyRules } from "./family.ts";
+import type { Firewalld } from "../firewalld/firewalld.ts";
+import { Forwarding } from "./forwarding.ts";
+import { type FamilyRule, type Rule, ruleKey } from "./rule.ts";
+
+/** All of tsnet's packet filter rules. */
+export class Firewall {
+  readonly #iptables: Record<Family, Iptables> = { 4: new Iptables(4), 6: new Iptables(6) };
+  readonly #variant = new IptablesVariant();
+  readonly #firewalld: Firewalld | undefined;
+  /** Whether the host forwards packets at all. */
+  readonly forwarding = new Forwarding();
+  readonly #families: Record<Family, FamilyRules> = {
+    4: new FamilyRules(4, this.#iptables[4]),
+    6: new FamilyRules(6, this.#iptables[6]),
+  };
+
+  /** @param firewalld that is asked to accept what these rules accept */
+  constructor(firewalld?: Firewalld) {
+    this.#firewalld = firewalld;
+  }
+
+  /**
+   * What makes others let a bridge's packets pass.
+   *
+   * @param adopted the bridge was there before tsnet
+   */
+  admission(bridge: string, adopted: boolean): Step[] {
+    return this.#firewalld ? [this.#firewalld.bridge(bridge, adopted)] : [];
+  }
+
+  /** Waits for others that are in the middle of changing rules, where they can tell. */
+  async othersDone(): Promise<void> {
+    await this.#firewalld?.idle();
+  }
+
+  /** The rules of one owner and family as a step: there together or not at all. */
+  rules(what: string, family: Family, rules: readonly Rule[]): Step {
+    const mine = this.#families[family];
+    return {
+      what,
+      apply: () => mine.change(rules, []),
+      revert: async () => {
+        await mine.change([], rules);
+      },
+    };
+  }
+
+  /** Tells which bridges hold the engine's own containers; no network may reach them once {@link settle} is done. */
+  setEngineBridges(names: readonly string[]): void {
+    for (const family of FAMILIES) this.#families[family].setEngineBridges(names);
+  }
+
+  /** Forgets what is remembered of the kernel's tables, since somebody else may have changed them. */
+  forget(): void {
+    for (const family of FAMILIES) this.#families[family].forget();
+  }
+
+  /**
+   * Puts chains, jumps and standing rules right without changing any network's rules.
+   *
+   * @returns whether any that had been there were missing
+   */
+  async settle(): Promise<boolean> {
+    const changed = await Promise.all(FAMILIES.map((family) => this.#families[family].change([], [])));
+    return changed.includes(true);
+  }
+
+  /** @throws {ConflictError} where the engine's rules are in the tables of the other iptables */
+  async mustNotMix(): Promise<void> {
+    await this.#variant.mustNotMix();
+  }
+
+  /** Processes whose changes to the tables are tsnet's own. */
+  get processes(): ReadonlySet<number> {
+    return new Set(FAMILIES.flatMap((family) => this.#iptables[family].pid ?? []));
+  }
+
+  /** Ends the processes that wait for rules, and leaves the system bus. */
+  close(): void {
+    this.#firewalld?.close();
+    for (const family of FAMILIES) this.#iptables[family].close();
+  }
+
+  /**
+   * Makes the rules of one owner exactly these. Reads the tables only after {@link forget}.
+   *
+   * @param comment that the owner's rules carry
+   * @returns what was missing and what was too many, as iptables-save prints it
+   */
+  async repair(comment: string, wanted: readonly Rule[]): Promise<{ missing: string[]; extra: string[] }> {
+    const result = { missing: [] as string[], extra: [] as string[] };
+    for (const family of FAMILIES) {
+      const mine = this.#families[family];
+      const want = byKey(wanted.filter((rule) => rule.family === family));
+      const there = await mine.rulesOf(comment);
+      const missing = [...want].filter(([key]) => !there.has(key));
+      const extra = [...there].filter(([key]) => !want.has(key));
+      const rules = (entries: readonly [string, FamilyRule][]) => entries.map(([, rule]) => rule);
+      if (missing.length + extra.length > 0) await mine.change(rules(missing), rules(extra));
+      result.missing.push(...missing.map(([key]) => key));
+      result.extra.push(...extra.map(([key]) => key));
+    }
+    return result;
+  }
+
+  /** Comments of every network that has rules. */
+  async owners(): Promise<Set<string>> {
+    const owners = await Promise.all(FAMILIES.map((family) => this.#families[family].owners()));
+    return new Set(owners.flat());
+  }
+}
+
+function byKey(rules: readonly FamilyRule[]): Map<string, FamilyRule> {
+  return new Map(rules.map((rule) => [ruleKey(rule), rule]));
+}

@@ -1,0 +1,76 @@
+import type { Family } from "../ip.ts";
+import { Iptables } from "../kernel/iptables.ts";
+import { readSysctl, writeSysctl } from "../kernel/sysctl.ts";
+import { KeyedLock } from "../lock.ts";
+import type { Step } from "../step.ts";
+
+const SETTING = { 4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding" } as const;
+
+/** Whether the host forwards packets, and what becomes of those that nobody's rules are about. */
+export class Forwarding {
+  /** The policy for IPv6 was set before there was an engine that could tell whether it bears it. */
+  #early = false;
+  readonly #oneAtATime = new KeyedLock();
+
+  /**
+   * The host forwards packets. Where it did not before, it must not become a router for its neighbours by the
+   * way: the FORWARD policy is then set to DROP first, as the engine does when it turns forwarding on. An engine
+   * that is started later finds it on, and sets no policy any more. Neither is taken back, since the engine
+   * relies on both as well.
+   */
+  step(family: Family): Step {
+    const name = SETTING[family];
+    return {
+      what: `sysctl ${name}=1`,
+      // Every network needs it, and only the first that finds it off turns it on.
+      apply: () => this.#oneAtATime.run(name, () => this.#turnOn(family, name)),
+      revert: () => Promise.resolve(),
+    };
+  }
+
+  /**
+   * An engine answers, so all its rules are there. If it turns out to be one that leaves IPv6 alone, it gets back the
+   * policy that it counts on; a daemon that was restarted meanwhile no longer knows, and leaves the host closed.
+   */
+  async onEngine(): Promise<void> {
+    if (!this.#early) return;
+    if ((await engine()) === "leaves IPv6 alone") await policy(6, "ACCEPT");
+    this.#early = false;
+  }
+
+  async #turnOn(family: Family, name: string): Promise<boolean> {
+    if (readSysctl(name) !== "0") return false;
+    const there = family === 6 ? await engine() : undefined;
+    if (there !== "leaves IPv6 alone") await policy(family, "DROP");
+    if (there === "never ran") this.#early = true;
+    writeSysctl(name, "1");
+    return true;
+  }
+}
+
+/**
+ * What the engine's rules tell of it. One before 27 leaves ip6tables alone by default: it opens IPv6 without a
+ * policy, and has no rules that would accept its own containers' packets under one.
+ */
+async function engine(): Promise<"never ran" | "leaves IPv6 alone" | "keeps both"> {
+  const [v4, v6] = await Promise.all([hasItsChains(4), hasItsChains(6)]);
+  if (v6) return "keeps both";
+  return v4 ? "leaves IPv6 alone" : "never ran";
+}
+
+async function hasItsChains(family: Family): Promise<boolean> {
+  return await using(family, async (iptables) => (await iptables.save()).includes(":DOCKER"));
+}
+
+async function policy(family: Family, target: "ACCEPT" | "DROP"): Promise<void> {
+  await using(family, (iptables) => iptables.restore(`*filter\n:FORWARD ${target} [0:0]\nCOMMIT\n`));
+}
+
+async function using<T>(family: Family, action: (iptables: Iptables) => Promise<T>): Promise<T> {
+  const iptables = new Iptables(family);
+  try {
+    return await action(iptables);
+  } finally {
+    iptables.close();
+  }
+}

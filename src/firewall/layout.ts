@@ -1,0 +1,118 @@
+import type { Family } from "../ip.ts";
+import type { Chain, FamilyRule } from "./rule.ts";
+
+/**
+ * The chains of tsnet. Within the chains written in lower case below the order is fixed; everything else may
+ * stand in any order, so rules are only ever appended and deleted.
+ *
+ *   mangle PREROUTING TSNET-ARRIVING    what the host itself must not hear
+ *   mangle FORWARD ── TSNET-ISOLATION   what may not pass is dropped here, before anybody's filter rules
+ *                       1 known connection → return
+ *                       2 TSNET-BRIDGES   from a network to elsewhere → TSNET-TO, and the reverse → TSNET-FROM
+ *                            TSNET-TO       to another bridge that holds containers → drop
+ *                            TSNET-FROM     from an engine's bridge → drop
+ *                       3 TSNET-OPEN      what may come in from outside uninvited → accept
+ *                       4 TSNET-CLOSED    whatever else would come in, or leave what is internal → drop
+ *   mangle INPUT ──── TSNET-INPUT       what no container may reach of the host
+ *   filter FORWARD ── TSNET-FORWARD     what is left is accepted, whatever the chain's policy says
+ *   nat PREROUTING ┐
+ *   nat OUTPUT ────┴─ TSNET-PORTS       published ports: a tree, see port-rules.ts
+ *   nat POSTROUTING ─ TSNET-POSTROUTING
+ *                       1 TSNET-HAIRPIN     back where it came from, from loopback, or to a container that is on
+ *                                           the client's network as well → the host's address
+ *                       2 to a published port → return: the client keeps its address, as far as tsnet goes
+ *                       3 TSNET-MASQUERADE  from a container to the outside → the host's address
+ *
+ * Dropping in mangle and not in filter means that neither the engine, which puts its own rules first each time
+ * it starts, nor a user's ACCEPT can open what is closed, and accepting behind DOCKER-USER means that a
+ * DROP there still drops. A packet for a published port has been translated (DNAT) and is let through.
+ */
+export const CHAINS = {
+  arriving: { table: "mangle", name: "TSNET-ARRIVING" },
+  isolation: { table: "mangle", name: "TSNET-ISOLATION" },
+  bridges: { table: "mangle", name: "TSNET-BRIDGES" },
+  to: { table: "mangle", name: "TSNET-TO" },
+  from: { table: "mangle", name: "TSNET-FROM" },
+  open: { table: "mangle", name: "TSNET-OPEN" },
+  closed: { table: "mangle", name: "TSNET-CLOSED" },
+  input: { table: "mangle", name: "TSNET-INPUT" },
+  forward: { table: "filter", name: "TSNET-FORWARD" },
+  ports: { table: "nat", name: "TSNET-PORTS" },
+  postrouting: { table: "nat", name: "TSNET-POSTROUTING" },
+  hairpin: { table: "nat", name: "TSNET-HAIRPIN" },
+  masquerade: { table: "nat", name: "TSNET-MASQUERADE" },
+} as const satisfies Record<string, Chain>;
+
+/** The chains that are there as long as any network has rules; the others, and the jumps to them, while they have rules. */
+export const STANDING: readonly Chain[] = [
+  CHAINS.isolation,
+  CHAINS.bridges,
+  CHAINS.to,
+  CHAINS.from,
+  CHAINS.open,
+  CHAINS.closed,
+  CHAINS.postrouting,
+  CHAINS.hairpin,
+  CHAINS.masquerade,
+];
+
+/** The chains whose rules must stand in the order given. */
+export const ORDERED: readonly Chain[] = [CHAINS.isolation, CHAINS.postrouting];
+
+/** The one jump from a built-in chain into one of tsnet's; both are in the same table. */
+export interface Hook {
+  readonly from: string;
+  readonly to: Chain;
+  /** The whole rule, as iptables-save prints it. */
+  readonly spec: string;
+  /** The jump it must stand behind where there is one; otherwise it stands first. */
+  readonly behind?: string;
+}
+
+/** Loopback, which no packet from outside may name (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.3). */
+export const LOOPBACK = { 4: "127.0.0.0/8", 6: "::1/128" } as const;
+
+/** The jumps into tsnet's chains. */
+export function hooks(family: Family): readonly Hook[] {
+  const jump = ({ name }: Chain) => `-j ${name}`;
+  const local = `-m addrtype --dst-type LOCAL ${jump(CHAINS.ports)}`;
+  const fromOutside = `! -d ${LOOPBACK[family]} ${local}`;
+  return [
+    { from: "PREROUTING", to: CHAINS.arriving, spec: jump(CHAINS.arriving) },
+    { from: "FORWARD", to: CHAINS.isolation, spec: jump(CHAINS.isolation) },
+    { from: "INPUT", to: CHAINS.input, spec: jump(CHAINS.input) },
+    { from: "FORWARD", to: CHAINS.forward, spec: jump(CHAINS.forward), behind: "-j DOCKER-USER" },
+    // A packet from outside to 127.0.0.1 must stay the martian that it is, and not become one for a container.
+    { from: "PREROUTING", to: CHAINS.ports, spec: fromOutside },
+    // For ::1 the kernel has no way back, see loopback-relay.ts.
+    { from: "OUTPUT", to: CHAINS.ports, spec: family === 4 ? local : fromOutside },
+    { from: "POSTROUTING", to: CHAINS.postrouting, spec: jump(CHAINS.postrouting) },
+  ];
+}
+
+/** A packet for a published port: its destination was translated on its way in. */
+export const PUBLISHED = "-m conntrack --ctstate DNAT";
+/** Any other packet. */
+export const NOT_PUBLISHED = "-m conntrack ! --ctstate DNAT";
+
+/**
+ * The rules that are there as long as there is any network.
+ *
+ * @param engineBridges names of the bridges that hold the engine's own containers
+ */
+export function standingRules(engineBridges: readonly string[]): FamilyRule[] {
+  return [
+    { ...CHAINS.isolation, spec: "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN" },
+    { ...CHAINS.isolation, spec: `-j ${CHAINS.bridges.name}` },
+    { ...CHAINS.isolation, spec: `-j ${CHAINS.open.name}` },
+    { ...CHAINS.isolation, spec: `-j ${CHAINS.closed.name}` },
+    { ...CHAINS.postrouting, spec: `-j ${CHAINS.hairpin.name}` },
+    // Not ACCEPT: the engine must go on to masquerade its own containers, whose answers it drops otherwise (28, raw).
+    { ...CHAINS.postrouting, spec: `${PUBLISHED} -j RETURN` },
+    { ...CHAINS.postrouting, spec: `-j ${CHAINS.masquerade.name}` },
+    ...engineBridges.flatMap((bridge) => [
+      { ...CHAINS.to, spec: `-o ${bridge} ${NOT_PUBLISHED} -j DROP` },
+      { ...CHAINS.from, spec: `-i ${bridge} ${NOT_PUBLISHED} -j DROP` },
+    ]),
+  ];
+}

@@ -1,0 +1,119 @@
+import type { Family } from "../ip.ts";
+import { CHAINS, LOOPBACK, PUBLISHED } from "./layout.ts";
+import type { Chain, FamilyRule, Rule } from "./rule.ts";
+
+export type Protocol = "tcp" | "udp" | "sctp";
+
+/** One published port, for one family. */
+export interface PublishedPort {
+  readonly family: Family;
+  readonly protocol: Protocol;
+  /** Bare; `0.0.0.0` or `::` for every address of the host. */
+  readonly hostAddress: string;
+  readonly hostPort: number;
+  /** Bare. */
+  readonly containerAddress: string;
+  readonly containerPort: number;
+  readonly bridge: string;
+  readonly comment: string;
+}
+
+/**
+ * Published ports stand in the leaves of a tree over the hex digits of the host port, so that a new connection
+ * is compared with 16 rules a level and not with every published port of the host (at 1,000 ports a flat
+ * chain cost the last one ten times what it cost the first, and each deletion read them all):
+ *
+ *   TSNET-PORTS ─ tcp → TSNET-TCP ─ 36864:40959 → TSNET-TCP-9 ─ 39936:40191 → TSNET-TCP-9C
+ *                                    ─ 40000:40015 → TSNET-TCP-9C4 ─ 40000 → DNAT
+ *
+ * The chains and jumps on the way are there as long as something is in their leaf, see {@link entrance}.
+ */
+export function portRule(port: PublishedPort): Rule {
+  const { family, protocol, hostAddress, hostPort, containerAddress, containerPort, comment } = port;
+  const any = hostAddress === "0.0.0.0" || hostAddress === "::";
+  const destination = any ? "" : `-d ${hostAddress}/${family === 4 ? 32 : 128} `;
+  const target = family === 4 ? containerAddress : `[${containerAddress}]`;
+  return {
+    family,
+    table: CHAINS.ports.table,
+    name: `TSNET-${protocol.toUpperCase()}-${digits(hostPort).slice(0, LEVELS)}`,
+    spec: `${destination}-p ${protocol} -m ${protocol} --dport ${hostPort} -m comment --comment ${comment} -j DNAT --to-destination ${target}:${containerPort}`,
+  };
+}
+
+/** A port of a routed network: nothing is translated, but it may be reached from outside. */
+export function openPortRule(port: Omit<PublishedPort, "hostAddress" | "hostPort">): Rule {
+  const { family, protocol, containerAddress, containerPort, bridge, comment } = port;
+  return {
+    family,
+    ...CHAINS.open,
+    spec: `-d ${containerAddress}/${family === 4 ? 32 : 128} -o ${bridge} -p ${protocol} -m ${protocol} --dport ${containerPort} -m comment --comment ${comment} -j ACCEPT`,
+  };
+}
+
+/**
+ * A container's published ports, for clients of another network that the container is on as well: it answers them
+ * there and not by way of the host, past the translation, unless it sees the host's address.
+ *
+ * @param clients network address with prefix length
+ */
+export function sharedRule(
+  {
+    family,
+    containerAddress,
+    bridge,
+    comment,
+  }: Pick<PublishedPort, "family" | "containerAddress" | "bridge" | "comment">,
+  clients: string,
+): Rule {
+  return {
+    family,
+    ...CHAINS.hairpin,
+    spec: `-s ${clients} -d ${containerAddress}/${family === 4 ? 32 : 128} -o ${bridge} ${PUBLISHED} -m comment --comment ${comment} -j MASQUERADE`,
+  };
+}
+
+/** What published ports need of each network that can have some: its way back. */
+export function returnRules(
+  family: Family,
+  bridge: string,
+  subnets: readonly string[],
+  rule: (chain: Chain, match: string, target: string) => Rule,
+): Rule[] {
+  return [
+    ...subnets.map((subnet) => rule(CHAINS.hairpin, `-s ${subnet} -o ${bridge} ${PUBLISHED}`, "MASQUERADE")),
+    ...(family === 4 ? [rule(CHAINS.hairpin, `-s ${LOOPBACK[4]} -o ${bridge}`, "MASQUERADE")] : []),
+    ...(family === 4 ? loopbackGuards(bridge, rule) : []),
+  ];
+}
+
+/** The bridge takes loopback addresses in answers (route_localnet); nothing else may come in by that. */
+function loopbackGuards(bridge: string, rule: (chain: Chain, match: string, target: string) => Rule): Rule[] {
+  const unknown = "-m conntrack ! --ctstate RELATED,ESTABLISHED";
+  return [
+    rule(CHAINS.input, `-d ${LOOPBACK[4]} -i ${bridge} ${unknown}`, "DROP"),
+    rule(CHAINS.input, `-s ${LOOPBACK[4]} -i ${bridge}`, "DROP"),
+    rule(CHAINS.closed, `-s ${LOOPBACK[4]} -i ${bridge}`, "DROP"),
+  ];
+}
+
+/** Digits of a port that have a chain of their own; the last one is told apart by the rules in the leaf. */
+const LEVELS = 3;
+const TREE = /^TSNET-(TCP|UDP|SCTP)(?:-([0-9A-F]{1,3}))?$/;
+
+function digits(port: number): string {
+  return port.toString(16).toUpperCase().padStart(4, "0");
+}
+
+/** The jump into a chain of the tree from the one above; undefined for a chain that is not of it. */
+export function entrance(chain: string): FamilyRule | undefined {
+  const [, upper, prefix] = TREE.exec(chain) ?? [];
+  if (!upper) return undefined;
+  const protocol = upper.toLowerCase();
+  if (!prefix) return { ...CHAINS.ports, spec: `-p ${protocol} -j ${chain}` };
+  const first = parseInt(prefix.padEnd(4, "0"), 16);
+  const last = parseInt(prefix.padEnd(4, "F"), 16);
+  const above = prefix.length === 1 ? `TSNET-${upper}` : chain.slice(0, -1);
+  const range = `-p ${protocol} -m ${protocol} --dport ${first}:${last}`;
+  return { table: CHAINS.ports.table, name: above, spec: `${range} -j ${chain}` };
+}

@@ -1,0 +1,40 @@
+import type { Family } from "../ip.ts";
+
+export type Table = "raw" | "mangle" | "nat" | "filter";
+
+/** A chain of tsnet's own, or the built-in one it hangs on. */
+export interface Chain {
+  readonly table: Table;
+  readonly name: string;
+}
+
+/** One rule in one of tsnet's chains, as data. */
+export interface Rule extends Chain {
+  readonly family: Family;
+  /** Matches and target exactly as iptables-save prints them, so that what is there can be compared. */
+  readonly spec: string;
+}
+
+/** A rule within one family's tables. */
+export type FamilyRule = Omit<Rule, "family">;
+
+/** A chain in two words, the same for equal chains: `mangle TSNET-TO`. */
+export function chainKey({ table, name }: Chain): string {
+  return `${table} ${name}`;
+}
+
+/** The chain of that key. */
+export function chainOf(key: string): Chain {
+  const [table = "", name = ""] = key.split(" ", 2);
+  return { table: table as Table, name };
+}
+
+/** A rule in one line, the same for equal rules. */
+export function ruleKey({ table, name, spec }: FamilyRule): string {
+  return `${table} ${name} ${spec}`;
+}
+
+/** The comment of the network that a rule belongs to; undefined for one that holds the chains together, or another's. */
+export function ownerOf(spec: string): string | undefined {
+  return / --comment (tsnet-\S+)/.exec(spec)?.[1];
+}

@@ -1,0 +1,177 @@
+import { KernelError, isErrno } from "../errors.ts";
+import { LINK_GROUP } from "../names.ts";
+import type { Step } from "../step.ts";
+import type { Host } from "../kernel/host.ts";
+import type { Link, NewLink } from "../kernel/link.ts";
+import { discardOwn, mustBeOurs, settle } from "./own-link.ts";
+
+/** Ports that a bridge can have (BR_MAX_PORTS, net/bridge/br_private.h). */
+export const BRIDGE_PORTS = 1023;
+
+/** A bridge of tsnet's own. */
+export interface BridgeSpec {
+  readonly name: string;
+  readonly alias: string;
+  readonly mac: string;
+  readonly mtu: number;
+}
+
+/** A veth pair from a bridge to a sandbox. */
+export interface VethSpec {
+  /** The end that stays: a port of the bridge. */
+  readonly name: string;
+  /** The end that the engine moves into the sandbox. */
+  readonly peer: string;
+  readonly bridge: string;
+  readonly alias: string;
+  /** Of the sandbox's end. */
+  readonly mac: string;
+  /** Of the end that stays. */
+  readonly hostMac: string;
+  readonly mtu: number;
+  /** Bytes a packet from the container may have before it is cut to the MTU; absent: as many as the kernel allows. */
+  readonly containerPackets?: number;
+  /** Cut off from the bridge's other isolated ports. */
+  readonly isolated: boolean;
+  /** The sandbox has its end: a pair that is gone cannot be made again. */
+  readonly joined: boolean;
+}
+
+/** The bridge, up. */
+export function bridgeLink(host: Host, spec: BridgeSpec): Step {
+  const { name, alias, mac, mtu } = spec;
+  return {
+    what: `link ${name} type bridge`,
+    async apply() {
+      const there = await host.link(name);
+      if (!there) {
+        await host.links.add({ name, kind: "bridge", group: LINK_GROUP, mac, mtu, up: true });
+        await host.links.set(name, { alias });
+        return true;
+      }
+      mustBeOurs(there, "bridge", alias);
+      return await settle(host, there, { alias, mac, mtu, up: true });
+    },
+    async revert() {
+      await discardOwn(host, name, alias);
+    },
+  };
+}
+
+/** A bridge that somebody else made: it must be there and up, and it stays when the network goes. */
+export function adoptedBridge(host: Host, name: string): Step {
+  return {
+    what: `link ${name} up`,
+    async apply() {
+      const there = await host.link(name);
+      if (!there)
+        throw new KernelError(`ip link show ${name}`, "ENODEV", "the bridge this network was put on is gone");
+      return await settle(host, there, { up: true });
+    },
+    revert: () => Promise.resolve(),
+  };
+}
+
+/**
+ * The pair, with its near end in the bridge and packets as large as the kernel allows. The far end is not
+ * looked at: it is the engine's from Join on.
+ */
+export function vethPair(host: Host, spec: VethSpec): Step {
+  const { name, alias, bridge, isolated, mtu } = spec;
+  return {
+    what: `link ${name} type veth peer ${spec.peer}`,
+    async apply() {
+      const [there, master] = await Promise.all([host.links.get(name), host.links.get(bridge)]);
+      if (!master)
+        throw new KernelError(`ip link add ${name} master ${bridge}`, "ENODEV", `no bridge ${bridge}`);
+      if (there) {
+        mustBeOurs(there, "veth", alias);
+        return await settle(host, there, { alias, isolated, mtu, master: master.index, up: true });
+      }
+      if (spec.joined)
+        throw new KernelError(
+          `ip link show ${name}`,
+          "ENODEV",
+          "the container's link is gone; restart the container",
+        );
+      await addPair(host, spec, master);
+      return true;
+    },
+    async revert() {
+      await discardOwn(host, name, alias);
+    },
+  };
+}
+
+async function addPair(host: Host, spec: VethSpec, master: Link): Promise<void> {
+  const { name, alias, hostMac, mtu, isolated, containerPackets } = spec;
+  const limit = await host.bigPackets();
+  const big = limit > 0 ? { gsoMaxSize: limit } : {};
+  const largest = limit > 0 ? { gsoMaxSize: Math.min(limit, containerPackets ?? limit) } : {};
+  const peer = { name: spec.peer, mac: spec.mac, ...largest };
+  const port = {
+    name,
+    kind: "veth",
+    group: LINK_GROUP,
+    mac: hostMac,
+    mtu,
+    master: master.index,
+    up: true,
+  } as const;
+  await addPort(host, master, { ...port, peer, ...big });
+  await host.links.set(name, { alias, isolated, linkLocal: false });
+  // A bridge can have no larger packets than its ports, so it gets them with the first one.
+  if (master.gsoMaxSize < limit) await host.links.set(master.name, big);
+}
+
+/**
+ * A bridge port that gets its own frames back, until the link goes. A container that speaks to a port it publishes
+ * itself needs it where iptables sees bridged frames (bridge-nf-call-iptables): the kernel then translates inside
+ * the bridge.
+ */
+export function hairpinPort(host: Host, name: string): Step {
+  return {
+    what: `link ${name} type bridge_slave hairpin on`,
+    async apply() {
+      const there = await host.links.get(name);
+      return there !== undefined && there.master !== 0 && (await settle(host, there, { hairpin: true }));
+    },
+    revert: () => Promise.resolve(),
+  };
+}
+
+/** An address on a link. */
+export function linkAddress(host: Host, link: string, cidr: string): Step {
+  return {
+    what: `address ${cidr} dev ${link}`,
+    async apply() {
+      const there = await host.links.get(link);
+      if (!there) throw new KernelError(`ip address add ${cidr} dev ${link}`, "ENODEV");
+      return await host.addresses.add(there, cidr);
+    },
+    async revert() {
+      const there = await host.links.get(link);
+      if (there) await host.addresses.delete(there, cidr);
+    },
+  };
+}
+
+/** The kernel's word for a bridge that has all its ports is "exchange full". */
+async function addPort(host: Host, { name: bridge }: Link, link: NewLink): Promise<void> {
+  try {
+    await host.links.add(link);
+  } catch (error) {
+    if (!isErrno(error, "EXFULL")) throw error;
+    // One on its way out still is a port.
+    await host.leavingsGone();
+    await host.links.add(link).catch((cause: unknown) => {
+      if (!isErrno(cause, "EXFULL")) throw cause;
+      throw new KernelError(
+        `ip link add ${link.name} master ${bridge}`,
+        "EXFULL",
+        `the bridge has the ${BRIDGE_PORTS.toLocaleString("en")} ports a Linux bridge can have; put further containers on another network`,
+        { cause },
+      );
+    });
+  }
+}

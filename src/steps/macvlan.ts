@@ -1,0 +1,228 @@
+import { KernelError, isErrno } from "../errors.ts";
+import { type Family, bare, parseCidr } from "../ip.ts";
+import { LINK_GROUP } from "../names.ts";
+import type { Step } from "../step.ts";
+import { announce } from "../kernel/announce.ts";
+import type { Host } from "../kernel/host.ts";
+import type { Link, LinkSettings, MacvlanMode, NewLink } from "../kernel/link.ts";
+import { discardOwn, mustBeOurs, settle } from "./own-link.ts";
+import { Sandbox } from "../kernel/sandbox.ts";
+
+/** A container's own link on a parent. */
+export interface MacvlanSpec {
+  /** What it is called until the engine moves it into the sandbox. */
+  readonly name: string;
+  /** The near end of the pair that stands in for it while there is no parent. */
+  readonly standIn: string;
+  readonly alias: string;
+  readonly parent: string;
+  readonly mode: MacvlanMode;
+  readonly mac: string;
+  /** At most; the parent's otherwise. */
+  readonly mtu?: number;
+  /** The engine has it, or is about to. */
+  readonly joined?: Joined;
+  /** The engine is about to give it back: what is not here is on its way, and must not find its name taken. */
+  readonly left?: boolean;
+}
+
+/** What the engine makes of a link in the sandbox. */
+export interface Joined {
+  /** Path of the sandbox's network namespace. */
+  readonly sandbox: string;
+  /** What the link is called, before its number. */
+  readonly prefix: string;
+  /** With prefix length. */
+  readonly addresses: readonly string[];
+  /** Bare. */
+  readonly gateways: readonly string[];
+}
+
+/** MTU of a stand-in: no packet passes it. */
+const STAND_IN_MTU = 1500;
+
+/**
+ * The link, wherever it is: here until the engine moves it, then in the sandbox. Without a parent a container
+ * gets one end of a veth pair whose other end is down, and sees an interface without carrier. When the
+ * parent is back, the stand-in is replaced inside the sandbox, and so is a link that went with its parent.
+ */
+export function macvlanLink(host: Host, spec: MacvlanSpec): Step {
+  const { name, standIn, alias, joined } = spec;
+  return {
+    what: `link ${name} type macvlan link ${spec.parent}`,
+    async apply() {
+      const [there, parent] = await Promise.all([host.link(name), host.links.get(spec.parent)]);
+      if (!there && spec.left) return false;
+      if (!there && joined) return parent ? await settleInside(host, spec, joined, parent) : false;
+      if (there) {
+        mustBeOurs(there, there.kind === "veth" ? "veth" : "macvlan", alias);
+        if (!parent) return false;
+        if (there.kind === "macvlan") return await settle(host, there, following(spec, parent));
+        if (joined) return false;
+        await host.links.delete(name);
+      }
+      if (parent) await addMacvlan(host, spec, parent);
+      else await addStandIn(host, spec);
+      await host.links.set(name, { alias, ...packets(parent) });
+      return true;
+    },
+    async revert() {
+      if (await discardOwn(host, name, alias)) return;
+      // The engine has not given it back: it is still in a sandbox, or went with it.
+      await discardOwn(host, standIn, alias);
+      if (joined) await removeInside(joined.sandbox, alias);
+    },
+  };
+}
+
+/** A link of the host's own on the parent, which reaches the containers there as the parent itself cannot. It is down. */
+export function shimLink(
+  host: Host,
+  { name, alias, parent, mac }: { name: string; alias: string; parent: string; mac: string },
+): Step {
+  return {
+    what: `link ${name} type macvlan link ${parent}`,
+    async apply() {
+      const [there, below] = await Promise.all([host.link(name), host.links.get(parent)]);
+      if (!below) return false;
+      if (there) {
+        mustBeOurs(there, "macvlan", alias);
+        return await settle(host, there, { alias, mac, mtu: below.mtu });
+      }
+      const macvlan = { parent: below.index, mode: "bridge" } as const;
+      await host.links.add({ name, kind: "macvlan", group: LINK_GROUP, mac, macvlan });
+      await host.links.set(name, { alias, linkLocal: false });
+      return true;
+    },
+    async revert() {
+      await discardOwn(host, name, alias);
+    },
+  };
+}
+
+/** A link that must be up, if it is there at all. */
+export function linkUp(host: Host, name: string): Step {
+  return {
+    what: `link ${name} up`,
+    async apply() {
+      const there = await host.links.get(name);
+      return there ? await settle(host, there, { up: true }) : false;
+    },
+    revert: () => Promise.resolve(),
+  };
+}
+
+/** What follows the parent: packets larger than it takes would have to be cut by the CPU. */
+function following({ mtu }: MacvlanSpec, parent: Link): LinkSettings {
+  return { mtu: Math.min(mtu ?? parent.mtu, parent.mtu), ...packets(parent) };
+}
+
+/** The kernel sets them only on a link that knows its parent already. */
+function packets(parent: Link | undefined): Pick<LinkSettings, "gsoMaxSize"> {
+  return parent && parent.gsoLimit > 0 ? { gsoMaxSize: parent.gsoMaxSize } : {};
+}
+
+async function addMacvlan(
+  host: Host,
+  spec: MacvlanSpec,
+  parent: Link,
+  where: Pick<NewLink, "netns" | "name"> = spec,
+): Promise<void> {
+  const { mode, mac, mtu = parent.mtu } = spec;
+  const link = {
+    ...where,
+    kind: "macvlan",
+    group: LINK_GROUP,
+    macvlan: { parent: parent.index, mode },
+  } as const;
+  // In mode passthru it has the parent's MAC, and another one would be set on the parent.
+  const wanted = { ...link, mtu: Math.min(mtu, parent.mtu), ...(mode === "passthru" ? {} : { mac }) };
+  try {
+    await host.links.add(wanted);
+  } catch (error) {
+    if (!isErrno(error, "EINVAL", "EBUSY")) throw error;
+    // A passthru link that is on its way out still has the parent for itself.
+    await host.leavingsGone();
+    await host.links.add(wanted).catch((cause: unknown) => {
+      throw explained(cause, `ip link add ${where.name} link ${spec.parent} type macvlan mode ${mode}`);
+    });
+  }
+}
+
+function explained(cause: unknown, command: string): unknown {
+  const hint = cause instanceof KernelError ? HINTS[cause.errno] : undefined;
+  return hint && cause instanceof KernelError
+    ? new KernelError(command, cause.errno, hint, { cause })
+    : cause;
+}
+
+/** What the kernel means when it refuses a macvlan (macvlan_common_newlink, drivers/net/macvlan.c). */
+const HINTS: Readonly<Record<string, string>> = {
+  EINVAL: "a parent with a passthru link takes no other link, and one with other links takes no passthru",
+  EBUSY: "the parent belongs to a bridge, a bond or ipvlan",
+};
+
+async function addStandIn(
+  host: Host,
+  { name, standIn, alias, mac, mtu = STAND_IN_MTU }: MacvlanSpec,
+): Promise<void> {
+  await host.links.add({ name: standIn, kind: "veth", group: LINK_GROUP, mtu, peer: { name, mac } });
+  await host.links.set(standIn, { alias, linkLocal: false });
+}
+
+async function settleInside(host: Host, spec: MacvlanSpec, joined: Joined, parent: Link): Promise<boolean> {
+  const inside = Sandbox.open(joined.sandbox);
+  if (!inside) return false;
+  try {
+    const links = await inside.links.list();
+    const mine = links.find(({ alias }) => alias === spec.alias);
+    if (mine?.kind === "macvlan") return await settle(inside, mine, following(spec, parent));
+    // With one end the whole pair goes.
+    if (mine) await inside.links.delete(mine.name);
+    const name = mine?.name ?? freeName(joined.prefix, links);
+    await addMacvlan(host, spec, parent, { netns: inside.netns, name });
+    await inside.links.set(name, { alias: spec.alias, ...packets(parent) });
+    await configure(inside, name, joined);
+    return true;
+  } finally {
+    inside.close();
+  }
+}
+
+/** Does what the engine did when the container started. */
+async function configure(inside: Sandbox, name: string, { addresses, gateways }: Joined): Promise<void> {
+  const withIpv6 = addresses.some((cidr) => parseCidr(cidr).family === 6);
+  inside.setSysctl(`net/ipv6/conf/${name}/disable_ipv6`, withIpv6 ? "0" : "1");
+  const link = await inside.links.get(name);
+  if (!link) throw new KernelError(`ip link show ${name}`, "ENODEV", "it is gone from the sandbox again");
+  for (const cidr of addresses) await inside.addresses.add(link, cidr);
+  await inside.links.set(name, { up: true });
+  const routes = await inside.routes();
+  for (const gateway of gateways) {
+    const subnet = DEFAULT[parseCidr(`${gateway}/0`).family];
+    // Another network of the container's may be its way out.
+    if (routes.every((route) => route.subnet !== subnet))
+      await inside.addRoute({ subnet, link: link.index, gateway });
+  }
+  announce(inside.netns, link, addresses.map(bare));
+}
+
+const DEFAULT: Record<Family, string> = { 4: "0.0.0.0/0", 6: "::/0" };
+
+async function removeInside(sandbox: string, alias: string): Promise<void> {
+  const inside = Sandbox.open(sandbox);
+  if (!inside) return;
+  try {
+    const mine = (await inside.links.list()).find((link) => link.alias === alias);
+    if (mine) await inside.links.delete(mine.name);
+  } finally {
+    inside.close();
+  }
+}
+
+function freeName(prefix: string, links: readonly Link[]): string {
+  const taken = new Set(links.map(({ name }) => name));
+  let number = 0;
+  while (taken.has(`${prefix}${String(number)}`)) number += 1;
+  return `${prefix}${String(number)}`;
+}

@@ -1,0 +1,55 @@
+import { ConflictError } from "../errors.ts";
+import { LEAVING_GROUP, LINK_GROUP } from "../names.ts";
+import type { Host } from "../kernel/host.ts";
+import type { Link, LinkSettings, Links } from "../kernel/link.ts";
+
+/**
+ * A link that carries our name but not our mark is not ours to change.
+ *
+ * @throws {ConflictError} that says what it is
+ */
+export function mustBeOurs(link: Link, kind: string, alias: string): void {
+  const { name } = link;
+  if (link.kind !== kind)
+    throw new ConflictError(`link ${name} exists and is a ${link.kind || "device"}, not a ${kind}`);
+  if (link.group !== LINK_GROUP && link.alias !== alias)
+    throw new ConflictError(
+      `link ${name} exists and was not made by tsnet; remove it or choose another name`,
+    );
+  if (link.alias !== alias && link.alias !== "")
+    throw new ConflictError(`link ${name} exists and belongs to "${link.alias}"`);
+}
+
+/** Sets what differs. Resolves to whether anything did. */
+export async function settle(
+  where: { readonly links: Links },
+  link: Link,
+  wanted: LinkSettings,
+): Promise<boolean> {
+  const entries = Object.entries(wanted);
+  const differing = entries.filter(([key, value]) => link[key as keyof Link] !== value);
+  if (differing.length === 0) return false;
+  const { isolated, hairpin, ...rest } = Object.fromEntries(differing) as LinkSettings;
+  if (Object.keys(rest).length > 0) await where.links.set(link.name, rest);
+  // A link that became a port has none of its flags, and takes none in the request that makes it one.
+  const flags = rest.master === undefined ? { isolated, hairpin } : wanted;
+  const port = {
+    ...(flags.isolated === undefined ? {} : { isolated: flags.isolated }),
+    ...(flags.hairpin === undefined ? {} : { hairpin: flags.hairpin }),
+  };
+  if (Object.keys(port).length > 0) await where.links.set(link.name, port);
+  return true;
+}
+
+/** Sends a link on its way out. One of that name that is not ours stays. Resolves to whether there was one of ours. */
+export async function discardOwn(host: Host, name: string, alias: string): Promise<boolean> {
+  const there = await host.links.get(name);
+  if (!there || there.group === LEAVING_GROUP) return false;
+  try {
+    mustBeOurs(there, there.kind, alias);
+  } catch {
+    return false;
+  }
+  await host.discard(name);
+  return true;
+}

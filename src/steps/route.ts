@@ -1,0 +1,75 @@
+import { ConflictError } from "../errors.ts";
+import { parseIp } from "../ip.ts";
+import type { Step } from "../step.ts";
+import type { Host } from "../kernel/host.ts";
+
+/** A container that the host reaches through a link of its own. */
+export interface HostRouteSpec {
+  readonly link: string;
+  /** Bare. */
+  readonly address: string;
+  readonly mac: string;
+  /** Bare address that the host speaks to the container from; asked each time, since it may change. */
+  readonly source: () => Promise<string | undefined>;
+}
+
+/** Who has the container's address, so that the host need not ask, and be heard asking by the whole LAN. */
+export function neighbourEntry(host: Host, { link, address, mac }: HostRouteSpec): Step {
+  return {
+    what: `neighbour ${address} lladdr ${mac} dev ${link}`,
+    async apply() {
+      const there = await host.links.get(link);
+      if (!there || (await host.neighbours.get({ link: there.index, address })) === mac) return false;
+      await host.neighbours.set({ link: there.index, address, mac });
+      return true;
+    },
+    async revert() {
+      const there = await host.links.get(link);
+      if (there) await host.neighbours.delete({ link: there.index, address });
+    },
+  };
+}
+
+/** The route to the one address. It goes with its link. */
+export function hostRoute(host: Host, { link, address, source }: HostRouteSpec): Step {
+  const subnet = `${address}/${parseIp(address).family === 4 ? "32" : "128"}`;
+  return {
+    what: `route ${subnet} dev ${link}`,
+    async apply() {
+      const there = await host.links.get(link);
+      if (!there?.up) return false;
+      const [now, from] = await Promise.all([host.routeTo(address), source()]);
+      if (now?.subnet === subnet) {
+        if (now.link !== there.index)
+          throw new ConflictError(`route ${subnet} exists and does not lead to ${link}; remove it`);
+        if (now.source === (from ?? "")) return false;
+      }
+      await host.addRoute({ subnet, link: there.index, ...(from ? { source: from } : {}) });
+      return true;
+    },
+    async revert() {
+      const there = await host.links.get(link);
+      if (there) await host.deleteRoute({ subnet, link: there.index });
+    },
+  };
+}
+
+/** The addresses of a link of tsnet's, which has these and no others but link-local ones. */
+export function exactAddresses(host: Host, link: string, wanted: () => Promise<readonly string[]>): Step {
+  return {
+    what: `addresses of ${link}`,
+    async apply() {
+      const there = await host.links.get(link);
+      if (!there) return false;
+      const [now, want] = await Promise.all([host.addresses.list(), wanted()]);
+      const have = now.filter(({ index, cidr }) => index === there.index && !cidr.startsWith("fe80:"));
+      const surplus = have.filter(({ cidr }) => !want.includes(cidr));
+      for (const { cidr } of surplus) await host.addresses.delete(there, cidr);
+      let changed = surplus.length > 0;
+      for (const cidr of want.filter((one) => have.every(({ cidr }) => cidr !== one)))
+        changed = (await host.addresses.add(there, cidr)) || changed;
+      return changed;
+    },
+    revert: () => Promise.resolve(),
+  };
+}
