@@ -1,0 +1,65 @@
+import type { z } from "zod";
+import { reason } from "../errors.ts";
+import { Endpoint, Network } from "../model.ts";
+import type { Records } from "./migration.ts";
+
+/**
+ * What is wrong with records as a whole, one line each: what no schema allows, endpoints of no network, and what only
+ * one may have.
+ */
+export function problems(records: Records): string[] {
+  const networks = new Set<string>();
+  const endpoints: Endpoint[] = [];
+  const found: string[] = [];
+  for (const [key, value] of records) {
+    const [kind, ...ids] = key.split("/");
+    const parsed =
+      kind === "network"
+        ? attempt(Network, value)
+        : kind === "endpoint"
+          ? attempt(Endpoint, value)
+          : "its key is not known";
+    if (typeof parsed === "string") found.push(`${key}: ${parsed}`);
+    else if (key !== keyOf(parsed)) found.push(`${key}: its value is that of ${keyOf(parsed)}`);
+    else if ("backend" in parsed) networks.add(ids.join("/"));
+    else endpoints.push(parsed);
+  }
+  for (const endpoint of endpoints)
+    if (!networks.has(endpoint.network)) found.push(`${keyOf(endpoint)}: there is no such network`);
+  return [...found, ...duplicates(endpoints)];
+}
+
+/** Where a record is kept. */
+export function keyOf(record: { readonly id: string; readonly network?: string }): string {
+  return record.network === undefined ? `network/${record.id}` : `endpoint/${record.network}/${record.id}`;
+}
+
+function attempt<T>(schema: z.ZodType<T>, value: unknown): T | string {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  return `${issue?.path.join(".") ?? ""}: ${reason(issue?.message)}`;
+}
+
+/** Ids, addresses and host ports that two endpoints have. */
+function duplicates(endpoints: readonly Endpoint[]): string[] {
+  const owners = new Map<string, string>();
+  const found: string[] = [];
+  for (const endpoint of endpoints)
+    for (const what of uniqueThings(endpoint)) {
+      const owner = owners.get(what);
+      if (owner) found.push(`${keyOf(endpoint)}: ${what} is that of ${owner} too`);
+      else owners.set(what, keyOf(endpoint));
+    }
+  return found;
+}
+
+function uniqueThings({ id, network, ipv4, ipv6, ports = [] }: Endpoint): string[] {
+  return [
+    `id ${id}`,
+    ...[ipv4, ipv6].flatMap((address) => (address ? [`address ${address} on network ${network}`] : [])),
+    ...ports.flatMap(({ protocol, host }) =>
+      host ? [`host port ${host.address}:${host.port}/${protocol}`] : [],
+    ),
+  ];
+}

@@ -1,0 +1,142 @@
+import { isDeepStrictEqual } from "node:util";
+import { TsnetError, reason } from "../errors.ts";
+import { Endpoint, Network } from "../model.ts";
+import { type LinkOwner, bridgeName, hostEnd } from "../names.ts";
+import type { Step } from "../step.ts";
+import type { Store } from "./store.ts";
+
+/** The networks and endpoints there should be: read once, kept in memory, written through to the store. */
+export class State {
+  readonly #store: Store;
+  readonly #networks = new Map<string, Network>();
+  readonly #endpoints = new Map<string, Map<string, Endpoint>>();
+  /** Id of each endpoint's network. */
+  readonly #networkOf = new Map<string, string>();
+  /** The endpoints in each sandbox, by their ids. */
+  readonly #sandboxes = new Map<string, Map<string, Endpoint>>();
+  /** By the name of the link, which the kernel's events have when they have nothing else. */
+  readonly #owners = new Map<string, LinkOwner>();
+  #list: readonly Network[] | undefined;
+
+  constructor(store: Store) {
+    this.#store = store;
+    for (const { key, value } of store.list("network/")) this.#remember(read(key, value, Network));
+    for (const { key, value } of store.list("endpoint/")) this.#attach(read(key, value, Endpoint));
+  }
+
+  /** Every network. The same array until there are others. */
+  networks(): readonly Network[] {
+    return (this.#list ??= [...this.#networks.values()]);
+  }
+
+  network(id: string): Network | undefined {
+    return this.#networks.get(id);
+  }
+
+  /** Every endpoint of a network. */
+  endpoints(network: string): Endpoint[] {
+    return [...(this.#endpoints.get(network)?.values() ?? [])];
+  }
+
+  endpoint(network: string, id: string): Endpoint | undefined {
+    return this.#endpoints.get(network)?.get(id);
+  }
+
+  /** Every endpoint of the container that has this sandbox. */
+  inSandbox(sandbox: string): Endpoint[] {
+    return [...(this.#sandboxes.get(sandbox)?.values() ?? [])];
+  }
+
+  /** Id of the network that has the endpoint. */
+  networkOf(endpoint: string): string | undefined {
+    return this.#networkOf.get(endpoint);
+  }
+
+  /** Whose a link of that name is: a network's bridge, or the host's end of an endpoint's pair. */
+  ownerOfLink(name: string): LinkOwner | undefined {
+    return this.#owners.get(name);
+  }
+
+  /** The record of a network: the first step of its plan, so that whatever may be on the host has one. */
+  networkRecord(network: Network): Step {
+    const key = `network/${network.id}`;
+    return {
+      what: `record network ${network.id}`,
+      apply: async () => {
+        if (isDeepStrictEqual(this.#networks.get(network.id), network)) return false;
+        await this.#store.put(key, network);
+        this.#remember(network);
+        // The engine keeps its record on the disk and never repeats CreateNetwork.
+        await this.#store.save();
+        return true;
+      },
+      revert: async () => {
+        await this.#store.delete(key);
+        this.#forget(network.id);
+        await this.#store.save();
+      },
+    };
+  }
+
+  /** The record of an endpoint: the first step of its plan. It need not outlive the machine's next start. */
+  endpointRecord(endpoint: Endpoint): Step {
+    const key = `endpoint/${endpoint.network}/${endpoint.id}`;
+    return {
+      what: `record endpoint ${endpoint.id}`,
+      apply: async () => {
+        if (isDeepStrictEqual(this.endpoint(endpoint.network, endpoint.id), endpoint)) return false;
+        await this.#store.put(key, endpoint);
+        this.#attach(endpoint);
+        return true;
+      },
+      revert: async () => {
+        await this.#store.delete(key);
+        this.#detach(endpoint);
+      },
+    };
+  }
+
+  #remember(network: Network): void {
+    this.#networks.set(network.id, network);
+    this.#owners.set(bridgeName(network.id), { kind: "network", id: network.id });
+    this.#list = undefined;
+  }
+
+  #forget(network: string): void {
+    for (const endpoint of this.endpoints(network)) this.#detach(endpoint);
+    this.#endpoints.delete(network);
+    this.#networks.delete(network);
+    this.#owners.delete(bridgeName(network));
+    this.#list = undefined;
+  }
+
+  #attach(endpoint: Endpoint): void {
+    this.#detach(endpoint);
+    const { id, network, sandbox } = endpoint;
+    const siblings = this.#endpoints.get(network) ?? new Map<string, Endpoint>();
+    this.#endpoints.set(network, siblings.set(id, endpoint));
+    this.#networkOf.set(id, network);
+    this.#owners.set(hostEnd(id), { kind: "endpoint", id });
+    if (sandbox === undefined) return;
+    const beside = this.#sandboxes.get(sandbox) ?? new Map<string, Endpoint>();
+    this.#sandboxes.set(sandbox, beside.set(id, endpoint));
+  }
+
+  #detach({ id, network }: Endpoint): void {
+    const sandbox = this.endpoint(network, id)?.sandbox ?? "";
+    const beside = this.#sandboxes.get(sandbox);
+    beside?.delete(id);
+    if (beside?.size === 0) this.#sandboxes.delete(sandbox);
+    this.#endpoints.get(network)?.delete(id);
+    this.#networkOf.delete(id);
+    this.#owners.delete(hostEnd(id));
+  }
+}
+
+function read<T>(key: string, value: unknown, schema: { parse(value: unknown): T }): T {
+  try {
+    return schema.parse(value);
+  } catch (cause) {
+    throw new TsnetError("store", `record ${key} cannot be read: ${reason(cause)}`, { cause });
+  }
+}
