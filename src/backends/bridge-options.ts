@@ -1,0 +1,82 @@
+import { z } from "zod";
+import { isIp, parseIp } from "../ip.ts";
+import { flag, linkName, mtu } from "./option-types.ts";
+
+const address = (family: 4 | 6) =>
+  z.string().refine((text) => isIp(text) && text.includes(":") === (family === 6), {
+    error: ({ input }) => `is "${String(input)}", but must be an IPv${String(family)} address`,
+  });
+
+const mode = z.enum(["nat", "nat-unprotected", "routed", "isolated"], {
+  error: ({ input }) => `is "${String(input)}", but must be nat, nat-unprotected, routed or isolated`,
+});
+
+/** Host addresses that published ports listen on by default. */
+export type PublishDefault = Readonly<Partial<Record<4 | 6, string>>>;
+
+/** `loopback`, `all`, or one address of the host; what a setting or an option says of published ports. */
+export const Publish = z
+  .string()
+  .refine((text) => text === "loopback" || text === "all" || isIp(text), {
+    error: ({ input }) => `is "${String(input)}", but must be loopback, all or an IP address`,
+  })
+  .transform((text): PublishDefault => {
+    if (text === "loopback") return { 4: "127.0.0.1", 6: "::1" };
+    if (text === "all") return { 4: "0.0.0.0", 6: "::" };
+    return text.includes(":") ? { 6: parseIp(text).address } : { 4: text };
+  });
+
+/**
+ * Options of the bridge backend. Those with a dot in their name have the engine's own names and meanings, so that a compose
+ * file changes one word. The defaults are those of the engine's bridge driver.
+ */
+export const BridgeOptions = z.object({
+  backend: z.literal("bridge").default("bridge").meta({ description: "how containers are connected" }),
+  publish: Publish.optional().meta({
+    description: "host address that published ports listen on: loopback, all, or an address",
+    default: "the daemon's --publish",
+  }),
+  big_tcp: flag.default(false).meta({
+    description:
+      "packets of up to 512 KiB between containers (always so on internal networks); faster there, slower to the outside",
+  }),
+  "com.docker.network.bridge.name": linkName(15).optional().meta({
+    description: "name of the bridge; one that exists is used and never deleted",
+    default: "ts- and 12 digits of the id",
+  }),
+  "com.docker.network.bridge.enable_icc": flag
+    .default(true)
+    .meta({ description: "whether the network's containers reach each other" }),
+  "com.docker.network.bridge.enable_ip_masquerade": flag
+    .default(true)
+    .meta({ description: "whether packets to the outside carry the host's address" }),
+  "com.docker.network.bridge.host_binding_ipv4": address(4)
+    .optional()
+    .meta({ description: "the same as publish, IPv4 only", default: "publish" }),
+  "com.docker.network.bridge.inhibit_ipv4": flag
+    .default(false)
+    .meta({ description: "leave the gateway's IPv4 address off the bridge" }),
+  "com.docker.network.bridge.gateway_mode_ipv4": mode
+    .default("nat")
+    .meta({ description: "nat, nat-unprotected, routed, or isolated (internal networks only)" }),
+  "com.docker.network.bridge.gateway_mode_ipv6": mode
+    .default("nat")
+    .meta({ description: "the same for IPv6" }),
+  "com.docker.network.driver.mtu": mtu.optional().meta({
+    description: "MTU of bridge and containers, bytes",
+    default: "that of the default route's link",
+  }),
+  "com.docker.network.container_iface_prefix": linkName(11)
+    .default("eth")
+    .meta({ description: "what interfaces are called in the container, before their number" }),
+  "com.docker.network.host_ipv4": address(4).optional().meta({
+    description: "source address of masqueraded packets",
+    default: "that of the link they leave by",
+  }),
+  "com.docker.network.host_ipv6": address(6)
+    .optional()
+    .meta({ description: "the same for IPv6", default: "that of the link they leave by" }),
+});
+
+/** The bridge backend's options, parsed. */
+export type BridgeOptions = z.infer<typeof BridgeOptions>;

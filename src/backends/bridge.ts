@@ -1,0 +1,332 @@
+import { ConflictError, InvalidError } from "../errors.ts";
+import { type BridgeNetwork, type GatewayMode, bridgeRules } from "../firewall/bridge-rules.ts";
+import type { Firewall } from "../firewall/firewall.ts";
+import type { Rule } from "../firewall/rule.ts";
+import { FAMILIES, type Family, overlaps } from "../ip.ts";
+import type { Host } from "../kernel/host.ts";
+import {
+  BRIDGE_PORTS,
+  adoptedBridge,
+  bridgeLink,
+  hairpinPort,
+  linkAddress,
+  vethPair,
+} from "../steps/bridge.ts";
+import { isRemoved } from "../kernel/sandbox.ts";
+import { readSysctl } from "../kernel/sysctl.ts";
+import { sysctl } from "../steps/setting.ts";
+import {
+  type Endpoint,
+  type JoinResponse,
+  type Network,
+  type PortBinding,
+  type PublishedPort,
+  isAny,
+  pools,
+} from "../model.ts";
+import {
+  bridgeMac,
+  bridgeName,
+  containerEnd,
+  hostEnd,
+  hostEndMac,
+  linkAlias,
+  ruleComment,
+} from "../names.ts";
+import type { Step } from "../step.ts";
+import type { State } from "../store/state.ts";
+import type { Backend, GatewayNeed } from "./backend.ts";
+import { BridgeOptions, type PublishDefault } from "./bridge-options.ts";
+import { gatewaysOf } from "./gateways.ts";
+import type { Publisher, Publishing } from "./publishing.ts";
+import { Siblings } from "./siblings.ts";
+
+/** What the host was like when the network was created. */
+interface Found {
+  /** The bridge was there before: it is used and never deleted. */
+  readonly adopted: boolean;
+  /** Gateways that were on it already: they are not taken off it either. */
+  readonly addresses: readonly string[];
+  readonly mtu: number;
+  /** Bytes a packet may have on the link to the outside before it is cut; 0 where there was no such link. */
+  readonly uplinkPackets: number;
+  /** An adopted bridge's route_localnet. */
+  readonly routeLocalnet?: string | undefined;
+}
+
+/** RFC 894. */
+const ETHERNET_MTU = 1500;
+
+type BridgeNet = Network<BridgeOptions, Found>;
+
+/**
+ * Containers on a Linux bridge:
+ *
+ *   sandbox                       host
+ *   eth0 (tsc…) ───── veth ───── tsh… ── bridge ts-… (gateway's address) ── NAT ── outside
+ */
+export class BridgeBackend implements Backend<BridgeOptions, Found> {
+  readonly options = BridgeOptions;
+  readonly capacity = BRIDGE_PORTS;
+  readonly #host: Host;
+  readonly #firewall: Firewall;
+  readonly #publisher: Publisher;
+  readonly #publishDefault: PublishDefault;
+  readonly #siblings: Siblings;
+
+  /**
+   * @param publishDefault for networks that do not say where their ports are published
+   * @param records which other networks a container is on
+   */
+  constructor(
+    host: Host,
+    firewall: Firewall,
+    publisher: Publisher,
+    publishDefault: PublishDefault,
+    records: State,
+  ) {
+    this.#host = host;
+    this.#firewall = firewall;
+    this.#publisher = publisher;
+    this.#publishDefault = publishDefault;
+    this.#siblings = new Siblings(firewall, records);
+  }
+
+  async survey(network: Network<BridgeOptions>, others: readonly Network[]): Promise<Found> {
+    mustFit(network);
+    // The engine may have been started after tsnet.
+    await this.#firewall.mustNotMix();
+    const name = bridgeOf(network);
+    const shared = others.find(
+      (other) => other.backend === "bridge" && bridgeOf(other as BridgeNet) === name,
+    );
+    if (shared)
+      throw new ConflictError(`bridge ${name} belongs to network ${shared.id}; choose another name`);
+    const link = await this.#host.link(name);
+    // A network created a second time finds the bridge it made the first time.
+    const adopted = link !== undefined && link.alias !== linkAlias("network", network.id);
+    if (adopted && link.kind !== "bridge")
+      throw new ConflictError(`link ${name} exists and is a ${link.kind || "device"}, not a bridge`);
+    await this.#mustNotOverlapRoutes(network, link?.index);
+    const mtu = network.options["com.docker.network.driver.mtu"];
+    const uplink = await this.#host.uplink();
+    const there = adopted ? await this.#host.addresses.list() : [];
+    return {
+      adopted,
+      addresses: there.filter(({ index }) => index === link?.index).map(({ cidr }) => cidr),
+      mtu: mtu ?? (adopted ? link.mtu : (uplink?.mtu ?? ETHERNET_MTU)),
+      uplinkPackets: uplink?.gsoMaxSize ?? 0,
+      ...(adopted ? { routeLocalnet: readSysctl(routeLocalnet(name)) } : {}),
+    };
+  }
+
+  gatewayNeed(options: BridgeOptions): GatewayNeed {
+    return {
+      skipIPv4: options["com.docker.network.bridge.gateway_mode_ipv4"] === "isolated",
+      skipIPv6: options["com.docker.network.bridge.gateway_mode_ipv6"] === "isolated",
+    };
+  }
+
+  network(network: BridgeNet): Step[] {
+    const name = bridgeOf(network);
+    const { adopted, mtu, addresses } = network.found;
+    const gateways = bridgeAddresses(network).filter((cidr) => !addresses.includes(cidr));
+    const families = FAMILIES.filter((family) => pools(network, family).length > 0);
+    return [
+      ...(network.internal ? [] : families.map((family) => this.#firewall.forwarding.step(family))),
+      ...this.#firewall.admission(name, adopted),
+      adopted
+        ? adoptedBridge(this.#host, name)
+        : bridgeLink(this.#host, {
+            name,
+            alias: linkAlias("network", network.id),
+            mac: bridgeMac(network.id),
+            mtu,
+          }),
+      ...(adopted ? [] : bridgeSysctls(name, network.ipv6.length > 0)),
+      // A port published on 127.0.0.1 has its answers come in here with that destination.
+      ...(network.internal ? [] : [sysctl(routeLocalnet(name), "1", network.found.routeLocalnet)]),
+      ...gateways.map((cidr) => linkAddress(this.#host, name, cidr)),
+      ...families.map((family) =>
+        this.#firewall.rules(
+          `rules of network ${network.id}, IPv${String(family)}`,
+          family,
+          rulesOf(network, family),
+        ),
+      ),
+    ];
+  }
+
+  endpoint(network: BridgeNet, endpoint: Endpoint): Step[] {
+    return [
+      vethPair(this.#host, {
+        name: hostEnd(endpoint.id),
+        peer: containerEnd(endpoint.id),
+        bridge: bridgeOf(network),
+        alias: linkAlias("endpoint", endpoint.id),
+        mac: endpoint.mac,
+        hostMac: hostEndMac(endpoint.id),
+        mtu: network.found.mtu,
+        ...containerPackets(network),
+        isolated: !network.options["com.docker.network.bridge.enable_icc"],
+        joined: endpoint.sandbox !== undefined,
+      }),
+    ];
+  }
+
+  join(network: BridgeNet, endpoint: Endpoint): JoinResponse {
+    const link = {
+      name: containerEnd(endpoint.id),
+      prefix: network.options["com.docker.network.container_iface_prefix"],
+    };
+    // An internal network has no way out, and the engine asks for none (libnetwork, needDefaultGW).
+    if (network.internal) return { link };
+    return { link, ...gatewaysOf(network, endpoint) };
+  }
+
+  choosePorts(network: BridgeNet, endpoint: Endpoint, bindings: readonly PortBinding[]): PublishedPort[] {
+    return this.#publisher.choose(this.#publishing(network), endpoint, bindings);
+  }
+
+  reserve(_: BridgeNet, endpoint: Endpoint): Step {
+    return this.#publisher.reservation(endpoint);
+  }
+
+  publish(network: BridgeNet, endpoint: Endpoint): Step[] {
+    const steps = this.#publisher.steps(this.#publishing(network), endpoint);
+    if (steps.length === 0) return [];
+    return [
+      hairpinPort(this.#host, hostEnd(endpoint.id)),
+      ...this.#siblings.steps(bridgeOf(network), endpoint),
+      ...steps,
+    ];
+  }
+
+  async onSiblings(network: BridgeNet, endpoints: readonly Endpoint[], sandbox: string): Promise<void> {
+    const { missing, extra } = await this.#firewall.repair(
+      ruleComment(network.id),
+      this.rules(network, endpoints),
+    );
+    if (missing.length + extra.length === 0) return;
+    for (const endpoint of endpoints.filter((candidate) => candidate.sandbox === sandbox))
+      await this.#publisher.forget(endpoint);
+  }
+
+  async isGone({ id, sandbox }: Endpoint): Promise<boolean> {
+    if (sandbox === undefined) return false;
+    // A veth pair goes with either of its ends' namespaces, but only some time after.
+    return isRemoved(sandbox) || (await this.#host.links.get(hostEnd(id))) === undefined;
+  }
+
+  rules(network: BridgeNet, endpoints: readonly Endpoint[]): Rule[] {
+    return [
+      ...FAMILIES.flatMap((family) => (pools(network, family).length > 0 ? rulesOf(network, family) : [])),
+      ...endpoints.flatMap((endpoint) => [
+        ...this.#publisher.rules(this.#publishing(network), endpoint),
+        ...this.#siblings.rules(bridgeOf(network), endpoint),
+      ]),
+    ];
+  }
+
+  #publishing(network: BridgeNet): Publishing {
+    const { publish, "com.docker.network.bridge.host_binding_ipv4": binding } = network.options;
+    // As the engine has it: an address for IPv4 means that nothing is published for IPv6.
+    const bound =
+      binding === undefined ? undefined : { 4: binding, ...(binding === "0.0.0.0" ? { 6: "::" } : {}) };
+    return {
+      bridge: bridgeOf(network),
+      defaultAddress: publish ?? bound ?? this.#publishDefault,
+      routed: FAMILIES.filter((family) => modeOf(network, family) === "routed"),
+    };
+  }
+
+  /** The engine compares a subnet with other networks', not with the routes of the host. */
+  async #mustNotOverlapRoutes(network: Network, bridge: number | undefined): Promise<void> {
+    const subnets = [...network.ipv4, ...network.ipv6]
+      .map(({ subnet }) => subnet)
+      .filter((subnet) => !isAny(subnet));
+    if (subnets.length === 0) return;
+    const routes = (await this.#host.routes()).filter(
+      ({ subnet, link }) => !isAny(subnet) && link !== bridge,
+    );
+    for (const subnet of subnets) {
+      const taken = routes.find((route) => overlaps(route.subnet, subnet));
+      if (taken)
+        throw new ConflictError(
+          `subnet ${subnet} overlaps the host's route to ${taken.subnet}; choose another with --subnet`,
+        );
+    }
+  }
+}
+
+/**
+ * A container makes packets as large as its own link takes. What is larger than the uplink takes is cut into pieces of
+ * the MTU's size on its way out, in software, which halves the speed; between containers larger is up to three times
+ * as fast. So they are large where nothing leaves, or where the user says so.
+ */
+function containerPackets({ internal, options, found }: BridgeNet): { containerPackets?: number } {
+  return internal || options.big_tcp || found.uplinkPackets === 0
+    ? {}
+    : { containerPackets: found.uplinkPackets };
+}
+
+/** Options that contradict each other. */
+function mustFit({ options, internal }: Network<BridgeOptions>): void {
+  for (const family of FAMILIES) {
+    const key = `com.docker.network.bridge.gateway_mode_ipv${family}` as const;
+    if (options[key] === "isolated" && !internal)
+      throw new InvalidError(`option ${key}=isolated needs --internal: an isolated network has no way out`);
+  }
+}
+
+function bridgeOf(network: { readonly id: string; readonly options: BridgeOptions }): string {
+  return network.options["com.docker.network.bridge.name"] ?? bridgeName(network.id);
+}
+
+function modeOf({ options }: BridgeNet, family: Family): GatewayMode {
+  return options[`com.docker.network.bridge.gateway_mode_ipv${family}`];
+}
+
+/** The gateways' addresses, which the bridge carries unless an option says otherwise. */
+function bridgeAddresses(network: BridgeNet): string[] {
+  return FAMILIES.flatMap((family) => {
+    const inhibited = family === 4 && network.options["com.docker.network.bridge.inhibit_ipv4"];
+    if (inhibited || modeOf(network, family) === "isolated") return [];
+    return pools(network, family).flatMap(({ gateway }) => gateway ?? []);
+  });
+}
+
+function routeLocalnet(bridge: string): string {
+  return `net/ipv4/conf/${bridge}/route_localnet`;
+}
+
+function bridgeSysctls(name: string, ipv6: boolean): Step[] {
+  return [
+    // The bridge is a router here; advertisements from a container must not configure the host.
+    sysctl(`net/ipv6/conf/${name}/accept_ra`, "0"),
+    // Nobody else has an address derived from this network's id, and until the kernel is sure of that (2 s after the
+    // first container starts) it forwards nothing to a neighbour that it must ask for.
+    sysctl(`net/ipv6/conf/${name}/accept_dad`, "0"),
+    // Without IPv6 on the network there are no rules for it, so there must be no way for it either.
+    sysctl(`net/ipv6/conf/${name}/disable_ipv6`, ipv6 ? "0" : "1"),
+  ];
+}
+
+function rulesOf(network: BridgeNet, family: Family): Rule[] {
+  const { options } = network;
+  const hostAddress = options[`com.docker.network.host_ipv${family}`];
+  const facts: BridgeNetwork = {
+    family,
+    bridge: bridgeOf(network),
+    subnets: pools(network, family)
+      .map(({ subnet }) => subnet)
+      .filter((subnet) => !isAny(subnet)),
+    internal: network.internal,
+    icc: options["com.docker.network.bridge.enable_icc"],
+    masquerade: options["com.docker.network.bridge.enable_ip_masquerade"],
+    ...(hostAddress ? { hostAddress } : {}),
+    mode: modeOf(network, family),
+    comment: ruleComment(network.id),
+  };
+  return bridgeRules(facts);
+}

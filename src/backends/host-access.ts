@@ -1,0 +1,113 @@
+import type { Rule } from "../firewall/rule.ts";
+import { shimRules } from "../firewall/shim-rules.ts";
+import { FAMILIES, type Family, bare, contains, parseCidr } from "../ip.ts";
+import type { Host } from "../kernel/host.ts";
+import { linkUp, shimLink } from "../steps/macvlan.ts";
+import { exactAddresses, hostRoute, neighbourEntry } from "../steps/route.ts";
+import { sysctl } from "../steps/setting.ts";
+import { type Endpoint, type Network, type Pool, bareAddresses, pools } from "../model.ts";
+import { bridgeMac, linkAlias, ruleComment, shimName } from "../names.ts";
+import { type Step, untilLast } from "../step.ts";
+import type { State } from "../store/state.ts";
+
+/** Names of the `--aux-address` that is the host's own on a network; one name can be given only once. */
+const HOST_AUX = { 4: "host", 6: "host6" } as const;
+
+/** The host's addresses in one pool, bare: the first is the one it speaks to containers from. */
+interface HostAddresses {
+  readonly pool: Pool;
+  readonly addresses: readonly string[];
+}
+
+/**
+ * What lets a host and its own macvlan containers reach each other: a link of the host's own beside theirs (S), and for
+ * each of their addresses a route to it. The host asks nobody who has an address there, since its entries for
+ * neighbours are permanent, and S answers nobody but the containers (arp_filter, shimRules). So for the LAN
+ * everything is as before: the host's addresses are the parent's, at the parent's MAC.
+ */
+export class HostAccess {
+  readonly #host: Host;
+  readonly #records: Pick<State, "endpoints">;
+
+  /** @param records whom S is shared with */
+  constructor(host: Host, records: Pick<State, "endpoints">) {
+    this.#host = host;
+    this.#records = records;
+  }
+
+  /** What an endpoint needs. S comes with the first endpoint and goes with the last. */
+  steps(network: Network, parent: string, endpoint: Endpoint): Step[] {
+    const host = this.#host;
+    const { id, ipv6 } = network;
+    const link = shimName(id);
+    const others = () => this.#records.endpoints(id).filter((other) => other.id !== endpoint.id);
+    const shim = { name: link, alias: linkAlias("shim", id), parent, mac: bridgeMac(id) };
+    let known: Promise<HostAddresses[]> | undefined;
+    const hostAddresses = () => (known ??= this.#addresses(network, parent));
+    return [
+      untilLast(shimLink(host, shim), others),
+      sysctl(`net/ipv4/conf/${link}/arp_filter`, "1"),
+      sysctl(`net/ipv6/conf/${link}/accept_ra`, "0"),
+      sysctl(`net/ipv6/conf/${link}/disable_ipv6`, ipv6.length > 0 ? "0" : "1"),
+      linkUp(host, link),
+      exactAddresses(host, link, async () => onShim(await hostAddresses())),
+      ...bareAddresses(endpoint).flatMap((address) => {
+        const source = async () =>
+          (await hostAddresses()).find(({ pool }) => has(pool, address))?.addresses[0];
+        const route = { link, address, mac: endpoint.mac, source };
+        // An endpoint that its engine forgot is deleted when another may have its address already.
+        const heirs = () => others().filter((other) => bareAddresses(other).includes(address));
+        return [neighbourEntry(host, route), hostRoute(host, route)].map((step) => untilLast(step, heirs));
+      }),
+    ];
+  }
+
+  /** Which subnet the host has no address in, in one line; undefined if there is none. */
+  async trouble(network: Network, parent: string): Promise<string | undefined> {
+    const all = await this.#addresses(network, parent);
+    const without = all.find(({ addresses }) => addresses.length === 0)?.pool;
+    return (
+      without &&
+      `host_access: parent ${parent} has no address in ${without.subnet}; give it one, or reserve one with --aux-address ${HOST_AUX[familyOf(without)]}=ADDRESS`
+    );
+  }
+
+  /** Those reserved for the host, then the parent's own. */
+  async #addresses({ ipv4, ipv6 }: Network, parent: string): Promise<HostAddresses[]> {
+    const [link, all] = await Promise.all([this.#host.links.get(parent), this.#host.addresses.list()]);
+    const there = all.filter(({ index }) => index === link?.index).map(({ cidr }) => bare(cidr));
+    return [...ipv4, ...ipv6].map((pool) => ({
+      pool,
+      addresses: [...new Set([...reserved(pool), ...there.filter((address) => has(pool, address))])],
+    }));
+  }
+}
+
+/** The firewall rules of a network with host access. */
+export function accessRules(network: Network): Rule[] {
+  const families = FAMILIES.filter((family) => pools(network, family).length > 0);
+  return families.flatMap((family) => shimRules(shimName(network.id), family, ruleComment(network.id)));
+}
+
+/** An IPv6 address must be on the link that answers for it; of IPv4 only one that is nowhere else. */
+function onShim(all: readonly HostAddresses[]): string[] {
+  return all.flatMap(({ pool, addresses }) =>
+    familyOf(pool) === 6
+      ? addresses.map((address) => `${address}/128`)
+      : reserved(pool).map((address) => `${address}/32`),
+  );
+}
+
+/** The address reserved for the host; `host` will do for either family. */
+function reserved(pool: Pool): string[] {
+  const address = pool.aux[HOST_AUX[familyOf(pool)]] ?? pool.aux[HOST_AUX[4]];
+  return address ? [bare(address)] : [];
+}
+
+function familyOf({ subnet }: Pool): Family {
+  return parseCidr(subnet).family;
+}
+
+function has({ subnet }: Pool, address: string): boolean {
+  return contains(subnet, address);
+}

@@ -1,0 +1,74 @@
+import type { Logger } from "pino";
+import type { z } from "zod";
+import { InvalidError, TsnetError } from "../errors.ts";
+import type { Firewall } from "../firewall/firewall.ts";
+import type { Host } from "../kernel/host.ts";
+import type { State } from "../store/state.ts";
+import type { Backend } from "./backend.ts";
+import { BridgeOptions, type PublishDefault } from "./bridge-options.ts";
+import { BridgeBackend } from "./bridge.ts";
+import type { Publisher } from "./publishing.ts";
+import { MacvlanOptions } from "./macvlan-options.ts";
+import { MacvlanBackend } from "./macvlan.ts";
+
+/** Every backend by the name that `-o backend=` takes, with its options. A new one is added here and below. */
+export const OPTIONS = { bridge: BridgeOptions, macvlan: MacvlanOptions } as const;
+
+/** The backends of one daemon. */
+export type Backends = Readonly<Record<string, Backend>>;
+
+const DEFAULT: keyof typeof OPTIONS = "bridge";
+
+/**
+ * Builds every backend.
+ *
+ * @param publishDefault host addresses for ports of networks that name none
+ */
+export function createBackends(
+  host: Host,
+  firewall: Firewall,
+  publisher: Publisher,
+  publishDefault: PublishDefault,
+  state: State,
+): Backends {
+  return {
+    bridge: new BridgeBackend(host, firewall, publisher, publishDefault, state),
+    macvlan: new MacvlanBackend(host, firewall, state),
+  } satisfies Record<keyof typeof OPTIONS, Backend>;
+}
+
+/** The backend of that name. */
+export function backendOf(backends: Backends, name: string): Backend {
+  const backend = Object.hasOwn(backends, name) ? backends[name] : undefined;
+  if (backend) return backend;
+  throw new TsnetError("unsupported", `no backend "${name}"; there is ${Object.keys(backends).join(", ")}`);
+}
+
+/** Options of the engine's that tsnet has no use for: newer engines add some by themselves. */
+const ENGINE_PREFIX = "com.docker.network.";
+
+/**
+ * Reads `-o` options with the schema of the backend that they name.
+ *
+ * @throws {InvalidError} that lists the known options, for one that is not known
+ */
+export function parseOptions(
+  backends: Backends,
+  given: Readonly<Record<string, string>>,
+  log: Logger,
+): { name: string; backend: Backend; options: unknown } {
+  const name = given["backend"] ?? DEFAULT;
+  const backend = backendOf(backends, name);
+  const known = Object.keys((backend.options as unknown as z.ZodObject).shape);
+  const unknown = Object.keys(given).filter((key) => !known.includes(key));
+  const refused = unknown.find((key) => !key.startsWith(ENGINE_PREFIX));
+  if (refused !== undefined)
+    throw new InvalidError(`unknown option ${refused}; backend ${name} takes ${known.join(", ")}`);
+  if (unknown.length > 0) log.warn({ options: unknown }, "options of the engine that have no effect here");
+  const parsed = backend.options.safeParse(
+    Object.fromEntries(Object.entries(given).filter(([key]) => known.includes(key))),
+  );
+  if (parsed.success) return { name, backend, options: parsed.data };
+  const [issue] = parsed.error.issues;
+  throw new InvalidError(`option ${issue?.path.join(".") ?? ""} ${issue?.message ?? "cannot be read"}`);
+}

@@ -1,0 +1,44 @@
+import { z } from "zod";
+import { linkName, mtu } from "./option-types.ts";
+
+const MODES = ["bridge", "private", "vepa", "passthru"] as const;
+
+const mode = z.enum(MODES, {
+  error: ({ input }) => `is "${String(input)}", but must be one of ${MODES.join(", ")}`,
+});
+
+const onOff = z
+  .enum(["on", "off", "true", "false"], {
+    error: ({ input }) => `is "${String(input)}", but must be on or off`,
+  })
+  .transform((text) => text === "on" || text === "true");
+
+/**
+ * Options of the macvlan backend. What the engine's macvlan driver has as well has its name and its meaning.
+ */
+export const MacvlanOptions = z.object({
+  backend: z.literal("macvlan").meta({ description: "how containers are connected", default: "`bridge`" }),
+  parent: linkName(15).optional().meta({
+    description:
+      "Ethernet link of the host that containers sit on; it is used as it is and never deleted. LINK.ID makes a VLAN that is not there yet, and deletes it with its last network",
+    default: "one that leads nowhere",
+  }),
+  macvlan_mode: mode.default("bridge").meta({
+    description:
+      "whom containers of one parent reach: each other (bridge), nobody of them (private), whom the switch sends them back to (vepa); passthru is for a single container",
+  }),
+  host_access: onOff.default(false).meta({
+    description:
+      "on: host and containers reach each other (mode bridge only), by the parent's addresses or those reserved with --aux-address host=… and host6=…",
+  }),
+  "com.docker.network.driver.mtu": mtu.optional().meta({
+    description: "MTU of the containers, bytes; never more than the parent's",
+    default: "the parent's",
+  }),
+  "com.docker.network.container_iface_prefix": linkName(11)
+    .default("eth")
+    .meta({ description: "what interfaces are called in the container, before their number" }),
+});
+
+/** The macvlan backend's options, parsed. */
+export type MacvlanOptions = z.infer<typeof MacvlanOptions>;

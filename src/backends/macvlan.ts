@@ -1,0 +1,207 @@
+import { ConflictError, InvalidError } from "../errors.ts";
+import type { Firewall } from "../firewall/firewall.ts";
+import type { Rule } from "../firewall/rule.ts";
+import { FAMILIES } from "../ip.ts";
+import type { Host } from "../kernel/host.ts";
+import { type MacvlanSpec, macvlanLink } from "../steps/macvlan.ts";
+import { privateParent, vlanLink } from "../steps/parent.ts";
+import { KeyedLock } from "../lock.ts";
+import type { Endpoint, JoinResponse, Network } from "../model.ts";
+import { bridgeMac, containerEnd, hostEnd, linkAlias } from "../names.ts";
+import { type Step, untilLast } from "../step.ts";
+import type { State } from "../store/state.ts";
+import type { Backend, GatewayNeed } from "./backend.ts";
+import { gatewaysOf } from "./gateways.ts";
+import { HostAccess, accessRules } from "./host-access.ts";
+import { MacvlanOptions } from "./macvlan-options.ts";
+import { type Parent, findParent } from "./parents.ts";
+
+/** What was decided when the network was created. */
+interface Found {
+  readonly parent: Parent;
+}
+
+type MacvlanNet = Network<MacvlanOptions, Found>;
+
+/** What packets of a private parent's containers may be as large as. */
+const PRIVATE_MTU = 1500;
+
+/**
+ * Containers on the wire of a link of the host's, each with a MAC of its own:
+ *
+ *   sandbox                         host
+ *   eth0 (tsc…) ──┐
+ *   eth0 (tsc…) ──┼─ macvlan ─── parent (eth0, eth0.50, tsp…) ──── LAN
+ *                 └─ tsm… (host_access: a route for each container leads here)
+ *
+ * The parent itself and its macvlans do not reach each other: the kernel sends what comes from one to the wire.
+ */
+export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
+  readonly options = MacvlanOptions;
+  readonly #host: Host;
+  readonly #firewall: Pick<Firewall, "rules">;
+  readonly #records: Pick<State, "networks" | "endpoints">;
+  readonly #access: HostAccess;
+  /** By parent: whether a network is its last is decided and acted upon in one. */
+  readonly #parents = new KeyedLock();
+
+  /** @param records whom a parent or a link is shared with */
+  constructor(host: Host, firewall: Pick<Firewall, "rules">, records: Pick<State, "networks" | "endpoints">) {
+    this.#host = host;
+    this.#firewall = firewall;
+    this.#records = records;
+    this.#access = new HostAccess(host, records);
+  }
+
+  async survey(network: Network<MacvlanOptions>, others: readonly Network[]): Promise<Found> {
+    const { macvlan_mode: mode, host_access: access, parent: asked } = network.options;
+    if (access && mode !== "bridge")
+      throw new InvalidError(
+        `option host_access=on needs macvlan_mode=bridge: in mode ${mode} containers do not reach other links of the parent`,
+      );
+    const { parent, link } = await findParent(this.#host, network.id, asked);
+    mustBeShareable(parent.name, mode, others);
+    const mtu = network.options["com.docker.network.driver.mtu"];
+    if (mtu && link && mtu > link.mtu)
+      throw new InvalidError(
+        `option com.docker.network.driver.mtu is "${String(mtu)}", but must be no more than the ${String(link.mtu)} of parent ${link.name}`,
+      );
+    const trouble = access ? await this.#access.trouble(network, parent.name) : undefined;
+    if (trouble) throw new ConflictError(trouble);
+    return { parent };
+  }
+
+  /** As the engine's driver has it: without a gateway that the user gave there is none. */
+  gatewayNeed(): GatewayNeed {
+    return { skipIPv4: true, skipIPv6: true };
+  }
+
+  network(network: MacvlanNet): Step[] {
+    return [...this.#parentSteps(network), ...this.#ruleSteps(network)];
+  }
+
+  endpoint(network: MacvlanNet, endpoint: Endpoint): Step[] {
+    const { options, found } = network;
+    const { sandbox, mac, left } = endpoint;
+    const mtu = options["com.docker.network.driver.mtu"];
+    const link: MacvlanSpec = {
+      name: containerEnd(endpoint.id),
+      standIn: hostEnd(endpoint.id),
+      alias: linkAlias("endpoint", endpoint.id),
+      parent: found.parent.name,
+      mode: options.macvlan_mode,
+      mac,
+      ...(mtu ? { mtu } : {}),
+      ...(left ? { left } : {}),
+      ...(sandbox ? { joined: { sandbox, ...this.#inside(network, endpoint) } } : {}),
+    };
+    return [
+      macvlanLink(this.#host, link),
+      ...(options.host_access ? this.#access.steps(network, found.parent.name, endpoint) : []),
+    ];
+  }
+
+  join(network: MacvlanNet, endpoint: Endpoint): JoinResponse {
+    const link = {
+      name: containerEnd(endpoint.id),
+      prefix: network.options["com.docker.network.container_iface_prefix"],
+    };
+    if (network.internal) return { link };
+    // Nothing is behind a parent that leads nowhere.
+    if (isPrivate(network)) return { link, withoutGateway: true };
+    return { link, ...gatewaysOf(network, endpoint) };
+  }
+
+  rules(network: MacvlanNet): Rule[] {
+    return network.options.host_access ? accessRules(network) : [];
+  }
+
+  parents({ found }: MacvlanNet): string[] {
+    const { name, made } = found.parent;
+    return made?.kind === "vlan" ? [name, made.base] : [name];
+  }
+
+  async trouble(network: MacvlanNet): Promise<string | undefined> {
+    const { name } = network.found.parent;
+    const link = await this.#host.links.get(name);
+    if (!link) return `parent ${name} is gone`;
+    if (!link.up) return `parent ${name} is down`;
+    if (!link.carrier) return `parent ${name} has no carrier`;
+    return network.options.host_access ? await this.#access.trouble(network, name) : undefined;
+  }
+
+  async mac({ options, found }: MacvlanNet): Promise<string | undefined> {
+    if (options.macvlan_mode !== "passthru") return undefined;
+    return (await this.#host.links.get(found.parent.name))?.mac;
+  }
+
+  #parentSteps({ id, options, found }: MacvlanNet): Step[] {
+    const { name, made } = found.parent;
+    if (!made) return [];
+    if (made.kind !== "vlan") {
+      const mtu = options["com.docker.network.driver.mtu"] ?? PRIVATE_MTU;
+      const alias = linkAlias("network", id);
+      return [privateParent(this.#host, { name, alias, kind: made.kind, mac: bridgeMac(id), mtu })];
+    }
+    const { base, id: vlan } = made;
+    const step = vlanLink(this.#host, { name, alias: linkAlias("parent", name), base, id: vlan });
+    const others = () => this.#records.networks().filter((other) => other.id !== id && isOn(other, name));
+    return [
+      {
+        what: step.what,
+        apply: () => this.#parents.run(name, () => step.apply()),
+        revert: () => this.#parents.run(name, () => untilLast(step, others).revert()),
+      },
+    ];
+  }
+
+  #ruleSteps(network: MacvlanNet): Step[] {
+    const rules = this.rules(network);
+    const families = FAMILIES.filter((family) => rules.some((rule) => rule.family === family));
+    return families.map((family) =>
+      this.#firewall.rules(
+        `rules of network ${network.id}, IPv${String(family)}`,
+        family,
+        rules.filter((rule) => rule.family === family),
+      ),
+    );
+  }
+
+  #inside(network: MacvlanNet, endpoint: Endpoint): Omit<NonNullable<MacvlanSpec["joined"]>, "sandbox"> {
+    const { link, gateway, gatewayIPv6 } = this.join(network, endpoint);
+    return {
+      prefix: link.prefix,
+      addresses: addressesOf(endpoint),
+      gateways: [gateway, gatewayIPv6].filter((one) => one !== undefined),
+    };
+  }
+}
+
+/** A passthru link takes its parent for itself. */
+function mustBeShareable(
+  parent: string,
+  mode: MacvlanOptions["macvlan_mode"],
+  others: readonly Network[],
+): void {
+  const other = others.find(
+    (candidate) =>
+      isOn(candidate, parent) &&
+      (mode === "passthru" || (candidate as MacvlanNet).options.macvlan_mode === "passthru"),
+  );
+  if (other)
+    throw new ConflictError(
+      `parent ${parent} belongs to network ${other.id}; one of the two is in mode passthru, which shares a parent with nobody`,
+    );
+}
+
+function isOn(network: Network, parent: string): boolean {
+  return network.backend === "macvlan" && (network as MacvlanNet).found.parent.name === parent;
+}
+
+function isPrivate({ found }: MacvlanNet): boolean {
+  return found.parent.made !== undefined && found.parent.made.kind !== "vlan";
+}
+
+function addressesOf({ ipv4, ipv6 }: Endpoint): string[] {
+  return [ipv4, ipv6].filter((cidr) => cidr !== undefined);
+}

@@ -1,0 +1,22 @@
+import { z } from "zod";
+
+/** Go's strconv.ParseBool, which the engine's own drivers read their options with; a flag without value is on. */
+export const flag = z
+  .enum(["true", "True", "TRUE", "t", "T", "1", "", "false", "False", "FALSE", "f", "F", "0"], {
+    error: ({ input }) => `is "${String(input)}", but must be true or false`,
+  })
+  .transform((text) => text === "" || /^[tT1]/.test(text));
+
+/** The name of a link or the start of one (dev_valid_name, net/core/dev.c). */
+export const linkName = (longest: number) =>
+  z.string().regex(new RegExp(`^[^\\s/:.%][^\\s/:%]{0,${String(longest - 1)}}$`), {
+    error: ({ input }) =>
+      `is "${String(input)}", but must be a link name of 1 to ${String(longest)} characters`,
+  });
+
+/** The largest packet of a link. */
+export const mtu = z
+  .string()
+  .regex(/^\d{1,5}$/, { error: ({ input }) => `is "${String(input)}", but must be a number of bytes` })
+  .transform(Number)
+  .refine((bytes) => bytes >= 68 && bytes <= 65_535, { error: "must be from 68 to 65535 bytes" });

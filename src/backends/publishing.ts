@@ -1,0 +1,265 @@
+import { isDeepStrictEqual } from "node:util";
+import { ConflictError, InvalidError, reason } from "../errors.ts";
+import type { Firewall } from "../firewall/firewall.ts";
+import { openPortRule, portRule } from "../firewall/port-rules.ts";
+import type { Rule } from "../firewall/rule.ts";
+import { FAMILIES, type Family, bare, parseIp } from "../ip.ts";
+import { Conntrack } from "../kernel/conntrack.ts";
+import { LoopbackRelay } from "../kernel/loopback-relay.ts";
+import { Reservations } from "../kernel/reservations.ts";
+import type { Endpoint, PortBinding, PublishedPort } from "../model.ts";
+import { ruleComment } from "../names.ts";
+import type { Step } from "../step.ts";
+
+/** How often an ephemeral port that is free for one family but not for the other is tried again. */
+const ATTEMPTS = 64;
+
+/** How a network publishes, per family. */
+export interface Publishing {
+  readonly bridge: string;
+  /** Host address for bindings that name none; absent where that family publishes nothing by default. */
+  readonly defaultAddress: Readonly<Partial<Record<Family, string>>>;
+  /** Families whose containers are reached at their own address, so that nothing is translated. */
+  readonly routed: readonly Family[];
+}
+
+/** Published ports of bridge networks: a reservation on the host, and a translation in the kernel. */
+export class Publisher {
+  readonly #firewall: Firewall;
+  readonly #conntrack = new Conntrack();
+  readonly #reservations = new Reservations();
+  readonly #relay = new LoopbackRelay();
+
+  constructor(firewall: Firewall) {
+    this.#firewall = firewall;
+  }
+
+  /** Gives every port back; the rules stay. */
+  close(): void {
+    this.#relay.close();
+    this.#reservations.close();
+    this.#conntrack.close();
+  }
+
+  /**
+   * Chooses and takes the host ports. When one cannot be had, none is kept.
+   *
+   * @throws {ConflictError} that names address, port and who has it
+   */
+  choose(publishing: Publishing, endpoint: Endpoint, bindings: readonly PortBinding[]): PublishedPort[] {
+    const chosen: PublishedPort[] = [];
+    try {
+      for (const binding of bindings) chosen.push(...this.#chooseOne(publishing, endpoint, binding, chosen));
+      return chosen;
+    } catch (error) {
+      // What was published before and was chosen again stays.
+      this.#release(
+        endpoint,
+        chosen.filter((port) => !endpoint.ports?.some((old) => isDeepStrictEqual(old, port))),
+      );
+      throw error;
+    }
+  }
+
+  /** What publishes an endpoint's ports. */
+  steps(publishing: Publishing, endpoint: Endpoint): Step[] {
+    const ports = endpoint.ports ?? [];
+    if (ports.length === 0) return [];
+    const families = FAMILIES.filter((family) => ports.some((port) => port.family === family));
+    return [
+      this.reservation(endpoint),
+      ...families.map((family) => this.#translation(publishing, endpoint, family)),
+      ...ports.flatMap((port) => this.#loopback(endpoint, port)),
+    ];
+  }
+
+  /** Has UDP that is under way to the endpoint's ports looked at anew, since the rules have changed. */
+  async forget({ ports = [] }: Endpoint): Promise<void> {
+    for (const { family, protocol, host } of ports)
+      if (host && protocol === "udp") await this.#conntrack.forget({ family, hostPort: host.port });
+  }
+
+  /** Every firewall rule of those steps. */
+  rules({ bridge }: Publishing, endpoint: Endpoint): Rule[] {
+    const comment = ruleComment(endpoint.network);
+    return (endpoint.ports ?? []).map(({ family, protocol, containerPort, host }) => {
+      const containerAddress = bare((family === 4 ? endpoint.ipv4 : endpoint.ipv6) ?? "");
+      const port = { family, protocol, containerAddress, containerPort, bridge, comment };
+      return host
+        ? portRule({ ...port, hostAddress: host.address, hostPort: host.port })
+        : openPortRule(port);
+    });
+  }
+
+  #chooseOne(
+    publishing: Publishing,
+    endpoint: Endpoint,
+    binding: PortBinding,
+    chosen: readonly PublishedPort[],
+  ): PublishedPort[] {
+    const { protocol, containerPort } = binding;
+    const addresses = addressesOf(publishing, endpoint, binding);
+    const routed = addresses.filter(({ family }) => publishing.routed.includes(family));
+    const translated = addresses.filter(({ family }) => !publishing.routed.includes(family));
+    const port = translated.length > 0 ? this.#takeSame(endpoint, binding, translated, chosen) : 0;
+    return [
+      ...routed.map(({ family }) => ({ protocol, containerPort, family })),
+      ...translated.map(({ family, address }) => ({
+        protocol,
+        containerPort,
+        family,
+        host: { address, port },
+      })),
+    ];
+  }
+
+  /** One port number for all the addresses, as the engine has it. */
+  #takeSame(
+    endpoint: Endpoint,
+    binding: PortBinding,
+    addresses: readonly { address: string }[],
+    chosen: readonly PublishedPort[],
+  ): number {
+    const { protocol, hostPort, hostPortEnd } = binding;
+    const own = new Set(
+      chosen.filter((port) => port.protocol === protocol).map(({ host }) => `${host?.address} ${host?.port}`),
+    );
+    const candidates =
+      hostPort === 0
+        ? [...previousPorts(endpoint, binding), ...new Array<number>(ATTEMPTS).fill(0)]
+        : range(hostPort, hostPortEnd);
+    let last: unknown;
+    for (const candidate of candidates) {
+      const taken: { address: string; port: number }[] = [];
+      try {
+        let port = candidate;
+        for (const { address } of addresses) {
+          if (own.has(`${address} ${port}`))
+            throw new ConflictError(
+              `cannot publish ${address}:${port}/${protocol}: this container asks for it twice`,
+            );
+          const result = this.#reservations.take(ownerOf(endpoint), { protocol, address, port });
+          port = result.port;
+          if (result.taken) taken.push({ address, port });
+        }
+        return port;
+      } catch (error) {
+        for (const { address, port } of taken)
+          this.#reservations.release(ownerOf(endpoint), { protocol, address, port });
+        last = error;
+      }
+    }
+    throw candidates.length > 1 && hostPort !== 0
+      ? new InvalidError(`no port of ${hostPort}-${hostPortEnd} is free: ${reason(last)}`, { cause: last })
+      : last;
+  }
+
+  /** What keeps everybody else from an endpoint's host ports. */
+  reservation(endpoint: Endpoint): Step {
+    const ports = endpoint.ports ?? [];
+    return {
+      what: `ports of endpoint ${endpoint.id}`,
+      apply: () => {
+        const failures: unknown[] = [];
+        let changed = false;
+        for (const { protocol, host } of ports) {
+          try {
+            if (host && this.#reservations.retake(ownerOf(endpoint), { protocol, ...host })) changed = true;
+          } catch (error) {
+            failures.push(error);
+          }
+        }
+        return failures.length === 0 ? Promise.resolve(changed) : Promise.reject(asError(failures[0]));
+      },
+      revert: () => {
+        this.#release(endpoint, ports);
+        return Promise.resolve();
+      },
+    };
+  }
+
+  /** The rules of one family. When they change, UDP that is under way must be looked at anew. */
+  #translation(publishing: Publishing, endpoint: Endpoint, family: Family): Step {
+    const what = `rules of endpoint ${endpoint.id}, IPv${family}`;
+    const mine = this.rules(publishing, endpoint).filter((rule) => rule.family === family);
+    const step = this.#firewall.rules(what, family, mine);
+    const ports = (endpoint.ports ?? []).filter((port) => port.family === family);
+    const forget = () => this.forget({ ...endpoint, ports });
+    return {
+      what,
+      apply: async () => {
+        if (!(await step.apply())) return false;
+        await forget();
+        return true;
+      },
+      revert: async () => {
+        await step.revert();
+        await forget();
+      },
+    };
+  }
+
+  /** What the kernel cannot translate: the host's own [::1]. */
+  #loopback(endpoint: Endpoint, { protocol, host, containerPort }: PublishedPort): Step[] {
+    if (protocol === "sctp" || !host || !["::", "::1"].includes(host.address)) return [];
+    const key = `${protocol} ${host.port}`;
+    const target = { address: bare(endpoint.ipv6 ?? ""), port: containerPort };
+    return [
+      {
+        what: `relay [::1]:${host.port}/${protocol}`,
+        apply: () => {
+          const socket = this.#reservations.socketOf({ protocol, ...host });
+          return Promise.resolve(socket !== undefined && this.#relay.start(key, protocol, socket, target));
+        },
+        revert: () => {
+          this.#relay.stop(key);
+          return Promise.resolve();
+        },
+      },
+    ];
+  }
+
+  #release(endpoint: Endpoint, ports: readonly PublishedPort[]): void {
+    for (const { protocol, host } of ports)
+      if (host) this.#reservations.release(ownerOf(endpoint), { protocol, ...host });
+  }
+}
+
+function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
+}
+
+function ownerOf({ id, network }: Endpoint): string {
+  return `endpoint ${id.slice(0, 12)} of network ${network.slice(0, 12)}`;
+}
+
+/** What an ephemeral binding was given before, so that asking again changes nothing. */
+function previousPorts({ ports = [] }: Endpoint, { protocol, containerPort }: PortBinding): number[] {
+  const same = ports.filter((port) => port.protocol === protocol && port.containerPort === containerPort);
+  return same.flatMap(({ host }) => host?.port ?? []);
+}
+
+function range(first: number, last: number): number[] {
+  return Array.from({ length: last - first + 1 }, (_, offset) => first + offset);
+}
+
+/** The host addresses of a binding: the one it names, else the network's default of each family the container has. */
+function addressesOf(
+  { defaultAddress }: Publishing,
+  endpoint: Endpoint,
+  { hostAddress, containerPort }: PortBinding,
+): { family: Family; address: string }[] {
+  const has = (family: Family) => (family === 4 ? endpoint.ipv4 : endpoint.ipv6) !== undefined;
+  if (hostAddress) {
+    const { family } = parseIp(hostAddress);
+    if (!has(family))
+      throw new InvalidError(
+        `cannot publish ${hostAddress} to container port ${containerPort}: the container has no IPv${family} address`,
+      );
+    return [{ family, address: hostAddress }];
+  }
+  return FAMILIES.flatMap((family) => {
+    const address = defaultAddress[family];
+    return address && has(family) ? [{ family, address }] : [];
+  });
+}

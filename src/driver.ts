@@ -1,0 +1,382 @@
+import { isDeepStrictEqual } from "node:util";
+import type { Logger } from "pino";
+import type { Backend, GatewayNeed } from "./backends/backend.ts";
+import { type Backends, backendOf, parseOptions } from "./backends/index.ts";
+import { ConflictError, InvalidError, TsnetError } from "./errors.ts";
+import type { Rule } from "./firewall/rule.ts";
+import { KeyedLock } from "./lock.ts";
+import type { Endpoint, JoinResponse, Network, Pool, PortBinding } from "./model.ts";
+import { macOf } from "./names.ts";
+import { republish } from "./publish.ts";
+import { type Step, type StepLog, applyAll, repairAll, revertAll } from "./step.ts";
+import type { State } from "./store/state.ts";
+
+/** Share of a network's capacity at which to warn. */
+const NEARLY_FULL = 0.9;
+
+/** What CreateNetwork asks for. */
+export interface NetworkRequest {
+  readonly id: string;
+  /** The user's `-o` options as given. */
+  readonly options: Readonly<Record<string, string>>;
+  readonly internal: boolean;
+  readonly ipv4: readonly Pool[];
+  readonly ipv6: readonly Pool[];
+}
+
+/** What CreateEndpoint asks for. */
+export interface EndpointRequest {
+  readonly network: string;
+  readonly id: string;
+  readonly ipv4?: string;
+  readonly ipv6?: string;
+  readonly mac?: string;
+}
+
+/** The other networks of a container. */
+interface Beside {
+  readonly sandbox?: string;
+  readonly networks: readonly string[];
+}
+
+/** The network driver's operations, for any backend. Each may come twice, late, or for what is gone. */
+export class Driver {
+  readonly #state: State;
+  readonly #backends: Backends;
+  readonly #log: Logger;
+  readonly #lock = new KeyedLock();
+  /** Networks whose plans were applied since the start. */
+  readonly #made = new Set<string>();
+
+  constructor(state: State, backends: Backends, log: Logger) {
+    this.#state = state;
+    this.#backends = backends;
+    this.#log = log;
+  }
+
+  /** Whether a network with these `-o` options needs no gateway address reserved. */
+  gatewayNeed(options: Readonly<Record<string, string>>): GatewayNeed {
+    const parsed = parseOptions(this.#backends, options, this.#log);
+    return parsed.backend.gatewayNeed(parsed.options);
+  }
+
+  /** Makes a network. Nothing is left of it when that fails: the engine will not ask to delete it. */
+  async createNetwork(request: NetworkRequest): Promise<void> {
+    await this.#lock.run(request.id, async () => {
+      const { name, backend, options } = parseOptions(this.#backends, request.options, this.#log);
+      const asked = {
+        id: request.id,
+        backend: name,
+        options,
+        internal: request.internal,
+        ipv4: [...request.ipv4],
+        ipv6: [...request.ipv6],
+      };
+      const known = this.#state.network(request.id);
+      if (known && !isDeepStrictEqual({ ...known, ...asked }, known))
+        throw new ConflictError(`network ${request.id} exists with other settings`);
+      const network = known ?? (await this.#settle(backend, asked));
+      await applyAll(this.networkPlan(network), this.#stepLog(request.id));
+      this.#made.add(network.id);
+      const trouble = await this.trouble(network);
+      if (trouble) this.#log.warn({ network: network.id, reason: trouble }, "created, but degraded");
+    });
+  }
+
+  /** Deletes a network with whatever endpoints it still has. An unknown one is gone already. */
+  async deleteNetwork(id: string): Promise<void> {
+    const gone = await this.#lock.run(id, async () => {
+      const network = this.#state.network(id);
+      if (!network) return [];
+      const endpoints = this.#state.endpoints(id);
+      for (const endpoint of endpoints) await this.#remove(network, endpoint);
+      await revertAll(this.#backend(network).network(network), this.#stepLog(id));
+      // Last, and only if all of it is gone: until then the reconciler must know what may be on the host.
+      await this.#state.networkRecord(network).revert();
+      this.#made.delete(id);
+      return endpoints.map((endpoint) => this.#beside(endpoint));
+    });
+    for (const beside of gone) await this.#tell(beside);
+  }
+
+  /**
+   * Makes a container's attachment.
+   *
+   * @returns the MAC address, if the request had none: the engine refuses one it gave itself
+   */
+  async createEndpoint(request: EndpointRequest): Promise<string | undefined> {
+    return await this.#lock.run(request.network, async () => {
+      const network = this.#network(request.network);
+      await this.#makeAgain(network);
+      const { ipv4, ipv6, mac } = request;
+      const fixed = await this.#backend(network).mac?.(network);
+      if (fixed && mac && mac !== fixed)
+        throw new InvalidError(
+          `MAC address ${mac}: containers of network ${network.id} have the ${fixed} of its parent`,
+        );
+      const known = this.#state.endpoint(request.network, request.id);
+      const asked: Endpoint = {
+        id: request.id,
+        network: request.network,
+        ...(ipv4 ? { ipv4 } : {}),
+        ...(ipv6 ? { ipv6 } : {}),
+        mac: mac ?? fixed ?? macOf(ipv4?.split("/")[0], ipv6 ?? request.id),
+        createdAt: known?.createdAt ?? Date.now(),
+      };
+      if (known && !isDeepStrictEqual({ ...known, ...asked }, known))
+        throw new ConflictError(`endpoint ${request.id} exists with other addresses`);
+      const elsewhere = this.#state.networkOf(request.id);
+      if (elsewhere !== undefined && elsewhere !== network.id)
+        throw new ConflictError(`endpoint ${request.id} exists on network ${elsewhere}`);
+      // One that had left and was not deleted to its end comes back.
+      const { left: _, ...endpoint } = known ?? asked;
+      await applyAll(this.endpointPlan(network, endpoint), this.#stepLog(request.network));
+      if (!known) this.#warnWhenNearlyFull(network);
+      return mac ? undefined : asked.mac;
+    });
+  }
+
+  /** Removes a container's attachment. An unknown one is gone already. */
+  async deleteEndpoint(networkId: string, id: string): Promise<void> {
+    const gone = await this.#lock.run(networkId, async () => {
+      const network = this.#state.network(networkId);
+      const endpoint = this.#state.endpoint(networkId, id);
+      if (network && endpoint) await this.#remove(network, endpoint);
+      return endpoint && this.#beside(endpoint);
+    });
+    if (gone) await this.#tell(gone);
+  }
+
+  /** Says what the engine has to do with the sandbox, and remembers that it does it. */
+  async join(networkId: string, id: string, sandbox: string): Promise<JoinResponse> {
+    const { response, beside } = await this.#lock.run(networkId, async () => {
+      const network = this.#network(networkId);
+      const endpoint = this.#state.endpoint(networkId, id);
+      if (!endpoint)
+        throw new TsnetError(
+          "unknown-endpoint",
+          `no endpoint ${id} on network ${networkId}; restart the container`,
+        );
+      const { left: _, ...joined } = { ...endpoint, sandbox };
+      await this.#state.endpointRecord(joined).apply();
+      return { response: this.#backend(network).join(network, endpoint), beside: this.#beside(joined) };
+    });
+    await this.#tell(beside);
+    return response;
+  }
+
+  /** The container is leaving; the engine still holds its link. An unknown endpoint is gone already. */
+  async leave(networkId: string, id: string): Promise<void> {
+    const beside = await this.#lock.run(networkId, async () => {
+      const left = await this.#unpublish(networkId, id);
+      if (!left) return undefined;
+      const { sandbox: _, ...apart } = left;
+      await this.#state.endpointRecord({ ...apart, left: true }).apply();
+      return this.#beside(left);
+    });
+    if (beside) await this.#tell(beside);
+  }
+
+  /**
+   * Takes the host ports of every endpoint on record. Until then a container could publish a port that another one
+   * has, or had until its engine was killed, and its packets would go to that one. A port that somebody else has taken
+   * is the reconciler's to tell of.
+   */
+  async reservePorts(): Promise<void> {
+    for (const network of this.#state.networks()) {
+      const backend = this.#backend(network);
+      const steps = this.#state.endpoints(network.id).flatMap((one) => backend.reserve?.(network, one) ?? []);
+      await repairAll(steps, () => undefined);
+    }
+  }
+
+  /**
+   * Publishes ports of a container whose gateway the endpoint is, in place of whatever it published before.
+   * When one cannot be published, all is as it was.
+   */
+  async publish(networkId: string, id: string, bindings: readonly PortBinding[]): Promise<void> {
+    try {
+      await this.#lock.run(networkId, () => this.#publish(networkId, id, bindings));
+    } catch (error) {
+      // An engine that was killed never says that its containers have left, and starts them again at once.
+      if (!(error instanceof ConflictError) || !(await this.#unpublishGone())) throw error;
+      await this.#lock.run(networkId, () => this.#publish(networkId, id, bindings));
+    }
+  }
+
+  /** Takes back what an endpoint publishes; nothing being published is success. */
+  async revoke(networkId: string, id: string): Promise<void> {
+    await this.#lock.run(networkId, () => this.#unpublish(networkId, id));
+  }
+
+  /** Everything that makes a network, the record first. */
+  networkPlan(network: Network): Step[] {
+    return [this.#state.networkRecord(network), ...this.#backend(network).network(network)];
+  }
+
+  /** Everything that makes an endpoint, the record first. */
+  endpointPlan(network: Network, endpoint: Endpoint): Step[] {
+    return [this.#state.endpointRecord(endpoint), ...this.#endpointSteps(network, endpoint)];
+  }
+
+  /** Every firewall rule of a network's plan. */
+  rules(network: Network): Rule[] {
+    return this.#backend(network).rules(network, this.#state.endpoints(network.id));
+  }
+
+  /** Links of the host's that the network sits on, nearest first. */
+  parents(network: Network): string[] {
+    return this.#backend(network).parents?.(network) ?? [];
+  }
+
+  /** What keeps the network from working that no step of its plan can change. */
+  async trouble(network: Network): Promise<string | undefined> {
+    return await this.#backend(network).trouble?.(network);
+  }
+
+  /** Runs something while no operation on that network is under way. */
+  async exclusively<T>(network: string, fn: () => Promise<T>): Promise<T> {
+    return await this.#lock.run(network, fn);
+  }
+
+  async #settle(backend: Backend, asked: Omit<Network, "found" | "createdAt">): Promise<Network> {
+    const others = this.#state.networks().filter(({ id }) => id !== asked.id);
+    const createdAt = Date.now();
+    const found = await backend.survey({ ...asked, found: undefined, createdAt }, others);
+    return { ...asked, found, createdAt };
+  }
+
+  /**
+   * An engine that waited for tsnet to start may ask for an endpoint before the reconciler has come to its network,
+   * of which nothing is left when the machine has started anew. What cannot be made is the reconciler's to tell.
+   */
+  async #makeAgain(network: Network): Promise<void> {
+    if (this.#made.has(network.id)) return;
+    const log = this.#stepLog(network.id);
+    const failures = await repairAll(this.networkPlan(network), (step) => {
+      log.done(step);
+    });
+    if (failures.length === 0) this.#made.add(network.id);
+  }
+
+  async #publish(networkId: string, id: string, bindings: readonly PortBinding[]): Promise<void> {
+    const network = this.#network(networkId);
+    const endpoint = this.#endpoint(networkId, id);
+    const backend = this.#backend(network);
+    // Engines ask this of internal networks too, as the last network of a container goes.
+    if (bindings.length === 0 && !endpoint.ports) return;
+    if (network.internal || !backend.choosePorts || !backend.publish) {
+      this.#log.warn(
+        { network: networkId, endpoint: id },
+        "this network publishes no ports; -p has no effect",
+      );
+      return;
+    }
+    const log = this.#stepLog(networkId);
+    const ports = backend.choosePorts(network, endpoint, bindings);
+    await applyAll(republish(this.#state, backend, network, endpoint, ports, log), log);
+  }
+
+  /** Takes back what endpoints publish whose containers are gone. Resolves to whether there were any. */
+  async #unpublishGone(): Promise<boolean> {
+    let found = false;
+    for (const network of this.#state.networks())
+      for (const { id } of this.#state.endpoints(network.id).filter(({ ports }) => ports))
+        await this.#lock.run(network.id, async () => {
+          const endpoint = this.#state.endpoint(network.id, id);
+          if (!endpoint?.ports || !(await this.#backend(network).isGone?.(endpoint))) return;
+          this.#log.warn(
+            { network: network.id, endpoint: id },
+            "its container is gone; its ports are free again",
+          );
+          await this.#unpublish(network.id, id);
+          found = true;
+        });
+    return found;
+  }
+
+  /** Says so once each time that it comes to that. */
+  #warnWhenNearlyFull(network: Network): void {
+    const { capacity } = this.#backend(network);
+    const endpoints = this.#state.endpoints(network.id).length;
+    if (capacity === undefined || endpoints !== Math.ceil(NEARLY_FULL * capacity)) return;
+    this.#log.warn({ network: network.id, endpoints, capacity }, "the network is nearly full; use another");
+  }
+
+  #endpointSteps(network: Network, endpoint: Endpoint): Step[] {
+    const backend = this.#backend(network);
+    return [...backend.endpoint(network, endpoint), ...(backend.publish?.(network, endpoint) ?? [])];
+  }
+
+  /** The other networks of a container, once the record says that the endpoint has come or gone. */
+  #beside({ network, sandbox }: Endpoint): Beside {
+    if (!sandbox) return { networks: [] };
+    const networks = new Set(this.#state.inSandbox(sandbox).map((endpoint) => endpoint.network));
+    networks.delete(network);
+    return { sandbox, networks: [...networks] };
+  }
+
+  /**
+   * A container has come to a network or left one: what it publishes on the others depends on that. Called without a
+   * lock, since it takes those of the other networks, one after the other.
+   */
+  async #tell({ sandbox, networks }: Beside): Promise<void> {
+    for (const id of networks)
+      await this.#lock.run(id, async () => {
+        const network = this.#state.network(id);
+        if (!network || !sandbox) return;
+        await this.#backend(network).onSiblings?.(network, this.#state.endpoints(id), sandbox);
+      });
+  }
+
+  async #remove(network: Network, endpoint: Endpoint): Promise<void> {
+    await revertAll(this.#endpointSteps(network, endpoint), this.#stepLog(network.id));
+    await this.#state.endpointRecord(endpoint).revert();
+  }
+
+  /** @returns the endpoint without ports; undefined if there is none */
+  async #unpublish(networkId: string, id: string): Promise<Endpoint | undefined> {
+    const network = this.#state.network(networkId);
+    const endpoint = this.#state.endpoint(networkId, id);
+    if (!network || !endpoint?.ports) return endpoint;
+    await revertAll(this.#backend(network).publish?.(network, endpoint) ?? [], this.#stepLog(networkId));
+    const { ports: _, ...silent } = endpoint;
+    await this.#state.endpointRecord(silent).apply();
+    return silent;
+  }
+
+  #endpoint(network: string, id: string): Endpoint {
+    const endpoint = this.#state.endpoint(network, id);
+    if (endpoint) return endpoint;
+    throw new TsnetError(
+      "unknown-endpoint",
+      `no endpoint ${id} on network ${network}; restart the container`,
+    );
+  }
+
+  #network(id: string): Network {
+    const network = this.#state.network(id);
+    if (network) return network;
+    throw new TsnetError(
+      "unknown-network",
+      `no record of network ${id}; delete it with \`docker network rm\` and create it again`,
+    );
+  }
+
+  #backend(network: Network): Backend {
+    return backendOf(this.#backends, network.backend);
+  }
+
+  #stepLog(network: string): StepLog {
+    const log = this.#log.child({ network });
+    return {
+      done: ({ what }) => {
+        log.debug({ step: what }, "applied");
+      },
+      undone: ({ what }, error) => {
+        if (error) log.warn({ step: what, err: error }, "could not be reverted");
+        else log.debug({ step: what }, "reverted");
+      },
+    };
+  }
+}

@@ -1,0 +1,88 @@
+import type { Driver } from "./driver.ts";
+import type { Host } from "./kernel/host.ts";
+import type { Link } from "./kernel/link.ts";
+import { type OwnEntry, lostAddress, ownEntries } from "./steps/own-entries.ts";
+import type { KernelEvent } from "./kernel/rtnetlink.ts";
+import { type Endpoint, type Network, bareAddresses } from "./model.ts";
+import type { LinkOwner } from "./names.ts";
+import type { State } from "./store/state.ts";
+
+/** Whom a kernel event concerns beyond the owner of the link it is about: networks that sit on a link of the host's. */
+export class ParentWatch {
+  readonly #driver: Driver;
+  readonly #state: State;
+  /** How each parent was when it was last seen, by its name. */
+  readonly #seen = new Map<string, string>();
+  /** The networks on each parent, worked out for the networks beside it: most hosts have none, and events come often. */
+  #onParent: ReadonlyMap<string, readonly Network[]> = new Map();
+  #networks: readonly Network[] = [];
+
+  constructor(driver: Driver, state: State) {
+    this.#driver = driver;
+    this.#state = state;
+  }
+
+  /** Whether any network sits on a link. */
+  get any(): boolean {
+    return this.#parents().size > 0;
+  }
+
+  /** The networks that sit on a link. */
+  on(link: string): readonly Network[] {
+    return this.#parents().get(link) ?? [];
+  }
+
+  /**
+   * The networks that have to be looked after because of a change to a link. The kernel also tells of a parent
+   * whenever a link on it comes or goes, which is nothing to look after all of them for.
+   */
+  changed({ name, index, up, carrier, mtu, gsoMaxSize }: Link, gone: boolean): readonly Network[] {
+    const networks = this.on(name);
+    if (networks.length === 0) return [];
+    const now = gone ? "gone" : [index, up, carrier, mtu, gsoMaxSize].join(" ");
+    if (this.#seen.get(name) === now) return [];
+    this.#seen.set(name, now);
+    return networks;
+  }
+
+  /** The endpoint whose link went into its sandbox when it vanished from the host: of a veth pair, one end stays. */
+  moved(owner: LinkOwner | undefined): Endpoint | undefined {
+    const id = owner?.kind === "endpoint" ? this.#state.networkOf(owner.id) : undefined;
+    const network = id && this.#state.network(id);
+    if (!owner || !network || this.#driver.parents(network).length === 0) return undefined;
+    const endpoint = this.#state.endpoint(network.id, owner.id);
+    return endpoint?.sandbox ? endpoint : undefined;
+  }
+
+  /** The endpoints that an event says have lost what leads to them. */
+  cutOff(event: KernelEvent): Endpoint[] {
+    const address = lostAddress(event);
+    if (!address) return [];
+    return this.#endpoints().filter((endpoint) => bareAddresses(endpoint).includes(address));
+  }
+
+  /** What leads to no endpoint on record. */
+  async orphans(host: Host): Promise<OwnEntry[]> {
+    const entries = await ownEntries(host);
+    const wanted = new Set(this.#endpoints().flatMap(bareAddresses));
+    return entries.filter(({ address }) => !wanted.has(address));
+  }
+
+  /** Only of a network on a parent do routes and neighbour entries lead to endpoints. */
+  #endpoints(): Endpoint[] {
+    const networks = new Set([...this.#parents().values()].flat());
+    return [...networks].flatMap(({ id }) => this.#state.endpoints(id));
+  }
+
+  #parents(): ReadonlyMap<string, readonly Network[]> {
+    const networks = this.#state.networks();
+    if (networks === this.#networks) return this.#onParent;
+    const onParent = new Map<string, Network[]>();
+    for (const network of networks)
+      for (const link of this.#driver.parents(network))
+        onParent.set(link, [...(onParent.get(link) ?? []), network]);
+    this.#networks = networks;
+    this.#onParent = onParent;
+    return onParent;
+  }
+}
