@@ -1,0 +1,80 @@
+import { Router } from "express";
+import type { Engine } from "../docker/engine.ts";
+import { bare } from "../ip.ts";
+import type { Reconciler } from "../reconcile.ts";
+import type { State } from "../store/state.ts";
+
+/** One published port, as `tsnet ports` shows it. */
+export interface PortView {
+  /** Name of the container; empty while no engine answers. */
+  readonly container: string;
+  /** Name of the network, or its id while no engine answers. */
+  readonly network: string;
+  readonly endpoint: string;
+  readonly protocol: "tcp" | "udp" | "sctp";
+  /** Bare address and port of the host; absent where the container is reached at its own address (routed). */
+  readonly host?: { readonly address: string; readonly port: number };
+  /** Bare address and port of the container. */
+  readonly target: { readonly address: string; readonly port: number };
+}
+
+/** How the daemon is, as `tsnet status` shows it. */
+export interface StatusView {
+  readonly networks: number;
+  readonly endpoints: number;
+  readonly publishedPorts: number;
+  /** What was not as it should be since the start and was repaired, by kind. */
+  readonly drift: Readonly<Record<string, number>>;
+  /** What cannot be repaired, by network or endpoint. */
+  readonly degraded: Readonly<Record<string, string>>;
+}
+
+/** What tsnet's own commands ask the daemon, on the socket that the engine uses. */
+export function adminRoutes(state: State, reconciler: Reconciler, engine: Engine): Router {
+  const router = Router();
+  router.get("/tsnet/ports", async (_, response) => {
+    response.json(await ports(state, engine));
+  });
+  router.get("/tsnet/status", (_, response) => {
+    response.json(status(state, reconciler));
+  });
+  return router;
+}
+
+async function ports(state: State, engine: Engine): Promise<PortView[]> {
+  const views: PortView[] = [];
+  for (const { id } of state.networks()) {
+    const publishing = state.endpoints(id).filter((endpoint) => endpoint.ports?.length);
+    if (publishing.length === 0) continue;
+    // Names are a help to the reader; without an engine the ids have to do.
+    const names = await engine
+      .names(id)
+      .catch(() => ({ network: id, containers: new Map<string, string>() }));
+    for (const { id: endpoint, ports = [], ipv4 = "", ipv6 = "" } of publishing) {
+      const container = names.containers.get(endpoint) ?? "";
+      for (const { protocol, host, containerPort, family } of ports) {
+        const target = { address: bare(family === 4 ? ipv4 : ipv6), port: containerPort };
+        views.push({
+          container,
+          network: names.network,
+          endpoint,
+          protocol,
+          ...(host ? { host } : {}),
+          target,
+        });
+      }
+    }
+  }
+  return views;
+}
+
+function status(state: State, reconciler: Reconciler): StatusView {
+  const endpoints = state.networks().flatMap(({ id }) => state.endpoints(id));
+  return {
+    networks: state.networks().length,
+    endpoints: endpoints.length,
+    publishedPorts: endpoints.reduce((sum, { ports = [] }) => sum + ports.length, 0),
+    drift: Object.fromEntries(reconciler.drift),
+    degraded: Object.fromEntries(reconciler.degraded),
+  };
+}

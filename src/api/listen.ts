@@ -1,0 +1,107 @@
+import { mkdirSync, rmSync } from "node:fs";
+import { type RequestListener, type Server, createServer } from "node:http";
+import { type Socket, connect } from "node:net";
+import { dirname } from "node:path";
+import { TsnetError, reason } from "../errors.ts";
+import { unixSocketOwner } from "../kernel/socket-owner.ts";
+
+/** First descriptor that systemd passes (sd_listen_fds(3)). */
+const SD_LISTEN_FDS_START = 3;
+/** Owner only: whoever may speak to the socket may change the host's network. */
+const UMASK = 0o177;
+/**
+ * Connections that wait to be taken, as many as the kernel allows by default (net.core.somaxconn): one more is
+ * refused at once (EAGAIN, unix(7)), which the engine does not try again.
+ */
+const BACKLOG = 4096;
+/** Milliseconds between two looks at what is still connected, when nothing new is listened for. */
+const SWEEP_MS = 20;
+
+/** A server that listens. */
+export interface Listening {
+  /** Stops listening, lets requests in flight finish, and closes. */
+  close(): Promise<void>;
+}
+
+/**
+ * Listens on the socket that systemd passed, or on a path of its own. A stale socket file is replaced.
+ *
+ * @throws {TsnetError} that says who holds the path, if somebody answers there
+ */
+export async function listen(handler: RequestListener, path: string): Promise<Listening> {
+  const server = createServer(handler);
+  // The engine keeps connections for minutes; closing one while it sends would lose that request's body.
+  server.keepAliveTimeout = 0;
+  server.requestTimeout = 0;
+  const listening = new Closable(server);
+  if (passedByServiceManager()) {
+    await opened(server, () => server.listen({ fd: SD_LISTEN_FDS_START }));
+    return listening;
+  }
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  await removeStale(path);
+  const before = process.umask(UMASK);
+  try {
+    await opened(server, () => server.listen({ path, backlog: BACKLOG }));
+    return listening;
+  } finally {
+    process.umask(before);
+  }
+}
+
+class Closable implements Listening {
+  readonly #server: Server;
+  readonly #connections = new Set<Socket>();
+
+  constructor(server: Server) {
+    this.#server = server;
+    server.on("connection", (connection) => {
+      this.#connections.add(connection);
+      connection.on("close", () => this.#connections.delete(connection));
+    });
+  }
+
+  async close(): Promise<void> {
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    // A connection is idle only once its request has been answered, so look again until none is left.
+    const sweep = setInterval(() => {
+      this.#server.closeIdleConnections();
+      // Node counts one that was never used as busy, and an engine opens more than it needs (Go's http.Transport).
+      for (const connection of this.#connections) if (connection.bytesRead === 0) connection.destroy();
+    }, SWEEP_MS);
+    await closed;
+    clearInterval(sweep);
+  }
+}
+
+function passedByServiceManager(): boolean {
+  return process.env["LISTEN_PID"] === String(process.pid) && Number(process.env["LISTEN_FDS"]) > 0;
+}
+
+function opened(server: Server, start: () => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", (cause) => {
+      reject(new TsnetError("busy", `cannot listen: ${reason(cause)}`, { cause }));
+    });
+    server.once("listening", resolve);
+    start();
+  });
+}
+
+async function removeStale(path: string): Promise<void> {
+  const answers = await new Promise<boolean>((resolve) => {
+    const probe = connect(path, () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.on("error", () => {
+      resolve(false);
+    });
+  });
+  if (answers)
+    throw new TsnetError(
+      "busy",
+      `socket ${path} is in use by ${unixSocketOwner(path) ?? "another process"}; stop it or choose another --socket`,
+    );
+  rmSync(path, { force: true });
+}

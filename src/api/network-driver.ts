@@ -1,0 +1,102 @@
+import type { z } from "zod";
+import type { Driver } from "../driver.ts";
+import type { JoinResponse } from "../model.ts";
+import * as wire from "./wire.ts";
+
+/** One method of the protocol: what it must be sent, and what it answers. */
+export interface Method {
+  /** Absent: the engine sends no body. */
+  readonly request?: z.ZodType;
+  readonly handle: (request: unknown) => unknown;
+}
+
+function method<S extends z.ZodType>(request: S, handle: (request: z.output<S>) => unknown): Method {
+  return { request, handle: (value) => handle(value as z.output<S>) };
+}
+
+/** The methods of libnetwork's remote network driver, by path. */
+export function networkDriver(driver: Driver): Record<string, Method> {
+  return { ...networkMethods(driver), ...endpointMethods(driver) };
+}
+
+function networkMethods(driver: Driver): Record<string, Method> {
+  return {
+    "NetworkDriver.GetCapabilities": {
+      handle: () => ({ Scope: "local", ConnectivityScope: "local", GwAllocChecker: true }),
+    },
+    "NetworkDriver.GwAllocCheck": method(wire.GwAllocCheck, ({ Options }) => {
+      const need = driver.gatewayNeed(Options?.["com.docker.network.generic"] ?? {});
+      return { SkipIPv4: need.skipIPv4, SkipIPv6: need.skipIPv6 };
+    }),
+    "NetworkDriver.AllocateNetwork": method(wire.AllocateNetwork, ({ Options }) => ({
+      Options: Options ?? {},
+    })),
+    "NetworkDriver.FreeNetwork": method(wire.NetworkOnly, () => ({})),
+    "NetworkDriver.CreateNetwork": method(wire.CreateNetwork, async (request) => {
+      await driver.createNetwork({
+        id: request.NetworkID,
+        options: request.Options?.["com.docker.network.generic"] ?? {},
+        internal: request.Options?.["com.docker.network.internal"] ?? false,
+        ipv4: request.IPv4Data ?? [],
+        ipv6: request.IPv6Data ?? [],
+      });
+      return {};
+    }),
+    "NetworkDriver.DeleteNetwork": method(wire.NetworkOnly, async ({ NetworkID }) => {
+      await driver.deleteNetwork(NetworkID);
+      return {};
+    }),
+    "NetworkDriver.DiscoverNew": method(wire.Discovery, () => ({})),
+    "NetworkDriver.DiscoverDelete": method(wire.Discovery, () => ({})),
+  };
+}
+
+function endpointMethods(driver: Driver): Record<string, Method> {
+  return {
+    "NetworkDriver.CreateEndpoint": method(wire.CreateEndpoint, async (request) => {
+      const { Address, AddressIPv6, MacAddress } = request.Interface ?? {};
+      const mac = await driver.createEndpoint({
+        network: request.NetworkID,
+        id: request.EndpointID,
+        ...(Address ? { ipv4: Address } : {}),
+        ...(AddressIPv6 ? { ipv6: AddressIPv6 } : {}),
+        ...(MacAddress ? { mac: MacAddress.toLowerCase() } : {}),
+      });
+      return mac ? { Interface: { MacAddress: mac } } : {};
+    }),
+    "NetworkDriver.DeleteEndpoint": method(wire.EndpointOnly, async ({ NetworkID, EndpointID }) => {
+      await driver.deleteEndpoint(NetworkID, EndpointID);
+      return {};
+    }),
+    // Engine 20.10 fails the container on any other answer, also for an endpoint that is gone.
+    "NetworkDriver.EndpointOperInfo": method(wire.EndpointOnly, () => ({ Value: {} })),
+    "NetworkDriver.Join": method(wire.Join, async ({ NetworkID, EndpointID, SandboxKey }) =>
+      joinReply(await driver.join(NetworkID, EndpointID, SandboxKey)),
+    ),
+    "NetworkDriver.Leave": method(wire.EndpointOnly, async ({ NetworkID, EndpointID }) => {
+      await driver.leave(NetworkID, EndpointID);
+      return {};
+    }),
+    "NetworkDriver.ProgramExternalConnectivity": method(wire.ProgramExternalConnectivity, async (request) => {
+      const bindings = request.Options?.["com.docker.network.portmap"] ?? [];
+      await driver.publish(request.NetworkID, request.EndpointID, bindings);
+      return {};
+    }),
+    "NetworkDriver.RevokeExternalConnectivity": method(
+      wire.EndpointOnly,
+      async ({ NetworkID, EndpointID }) => {
+        await driver.revoke(NetworkID, EndpointID);
+        return {};
+      },
+    ),
+  };
+}
+
+function joinReply({ link, gateway, gatewayIPv6, withoutGateway }: JoinResponse): object {
+  return {
+    InterfaceName: { SrcName: link.name, DstPrefix: link.prefix },
+    ...(gateway ? { Gateway: gateway } : {}),
+    ...(gatewayIPv6 ? { GatewayIPv6: gatewayIPv6 } : {}),
+    ...(withoutGateway ? { DisableGatewayService: true } : {}),
+  };
+}

@@ -1,0 +1,95 @@
+import { z } from "zod";
+import { parseCidr, isIp, parseIp } from "../ip.ts";
+
+/**
+ * Requests of libnetwork's remote driver protocol, as engines 20.10 to 29 send them, and nothing else.
+ * Keys that are not listed are ignored: newer engines add some.
+ */
+
+/** 64 hex digits, or 25 letters and digits for a swarm's network. */
+const Id = z.string().regex(/^[a-z0-9]{12,64}$/, "must be 12 to 64 lower-case letters and digits");
+
+const Cidr = z.string().superRefine((text, context) => {
+  try {
+    parseCidr(text);
+  } catch (error) {
+    context.addIssue({ code: "custom", message: (error as Error).message });
+  }
+});
+
+/** An absent address is sent as an empty string. */
+const optional = <T extends z.ZodType>(schema: T) =>
+  z.union([z.literal("").transform(() => undefined), schema]);
+
+const Mac = z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i, "must be six hex octets with colons");
+
+const IpamData = z
+  .object({
+    Pool: Cidr,
+    Gateway: Cidr.optional(),
+    AuxAddresses: z.record(z.string(), Cidr).nullish(),
+  })
+  .transform(({ Pool, Gateway, AuxAddresses }) => ({
+    subnet: Pool,
+    ...(Gateway ? { gateway: Gateway } : {}),
+    aux: AuxAddresses ?? {},
+  }));
+
+const NetworkOptions = z.object({
+  /** The user's `-o` options. */
+  "com.docker.network.generic": z.record(z.string(), z.string()).nullish(),
+  "com.docker.network.internal": z.boolean().optional(),
+  "com.docker.network.enable_ipv4": z.boolean().optional(),
+  "com.docker.network.enable_ipv6": z.boolean().optional(),
+});
+
+/** IP protocol numbers (IANA) that can be published. */
+const PROTOCOLS = { 6: "tcp", 17: "udp", 132: "sctp" } as const;
+const Port = z.number().int().min(0).max(65_535);
+
+const PortMapping = z
+  .object({
+    Proto: z.union([z.literal(6), z.literal(17), z.literal(132)], {
+      error: "must be 6 (tcp), 17 (udp) or 132 (sctp)",
+    }),
+    Port: Port.min(1),
+    HostIP: z.string().refine((text) => text === "" || isIp(text), "must be an IP address"),
+    HostPort: Port,
+    HostPortEnd: Port,
+  })
+  .transform(({ Proto, Port, HostIP, HostPort, HostPortEnd }) => ({
+    protocol: PROTOCOLS[Proto],
+    containerPort: Port,
+    hostAddress: HostIP && parseIp(HostIP).address,
+    hostPort: HostPort,
+    hostPortEnd: Math.max(HostPort, HostPortEnd),
+  }));
+
+const SandboxOptions = z.object({ "com.docker.network.portmap": z.array(PortMapping).nullish() });
+
+export const NetworkOnly = z.object({ NetworkID: Id });
+export const EndpointOnly = z.object({ NetworkID: Id, EndpointID: Id });
+export const GwAllocCheck = z.object({ Options: NetworkOptions.nullish() });
+export const CreateNetwork = z.object({
+  NetworkID: Id,
+  Options: NetworkOptions.nullish(),
+  IPv4Data: z.array(IpamData).nullish(),
+  IPv6Data: z.array(IpamData).nullish(),
+});
+export const CreateEndpoint = EndpointOnly.extend({
+  Interface: z
+    .object({
+      Address: optional(Cidr).optional(),
+      AddressIPv6: optional(Cidr).optional(),
+      MacAddress: optional(Mac).optional(),
+    })
+    .nullish(),
+});
+export const Join = EndpointOnly.extend({ SandboxKey: z.string().min(1) });
+export const ProgramExternalConnectivity = EndpointOnly.extend({ Options: SandboxOptions.nullish() });
+/** Swarm's manager asks for these, of drivers of global scope; tsnet is local. */
+export const AllocateNetwork = z.object({
+  NetworkID: Id,
+  Options: z.record(z.string(), z.string()).nullish(),
+});
+export const Discovery = z.object({ DiscoveryType: z.number(), DiscoveryData: z.unknown() });

@@ -1,0 +1,66 @@
+import { Command } from "commander";
+import { request } from "node:http";
+import { Config } from "../config.ts";
+import { TsnetError, reason } from "../errors.ts";
+
+/** Milliseconds after which a daemon is taken for stuck. */
+const TIMEOUT_MS = 15_000;
+
+/**
+ * A command that shows what the daemon answers, as text or as JSON.
+ *
+ * @param path of the daemon's API
+ * @param render makes text of the answer
+ */
+export function query(
+  name: string,
+  description: string,
+  path: string,
+  render: (answer: unknown) => string,
+): Command {
+  const fallback = process.env["TSNET_SOCKET"] ?? Config.shape.socket.def.defaultValue;
+  return new Command(name)
+    .description(description)
+    .option("--socket <path>", "where the daemon listens", fallback)
+    .option("--json", "as JSON")
+    .action(async ({ socket, json }: { socket: string; json?: boolean }) => {
+      const answer = await ask(socket, path);
+      process.stdout.write(json ? `${JSON.stringify(answer, null, 2)}\n` : render(answer));
+    });
+}
+
+/**
+ * Asks the daemon.
+ *
+ * @param socket where the daemon listens
+ * @throws {TsnetError} that says how to start one, if none answers
+ */
+function ask(socket: string, path: string): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const call = request({ socketPath: socket, path, timeout: TIMEOUT_MS }, (reply) => {
+      let body = "";
+      reply.on("data", (chunk: Buffer) => (body += chunk.toString()));
+      reply.on("end", () => {
+        if (reply.statusCode === 200) resolve(JSON.parse(body));
+        else
+          reject(
+            new TsnetError(
+              "busy",
+              `the daemon at ${socket} answered ${reply.statusCode ?? 0}: ${body.trim()}`,
+            ),
+          );
+      });
+    });
+    call.on("timeout", () => call.destroy(new Error("no answer within 15 s")));
+    call.on("error", (cause) => {
+      reject(
+        new TsnetError(
+          "busy",
+          `no tsnet daemon at ${socket}: ${reason(cause)}; is \`tsnet daemon\` running?`,
+          { cause },
+        ),
+      );
+    });
+    call.end();
+  });
+}

@@ -1,0 +1,28 @@
+import type { Command } from "commander";
+import type { PortView } from "../api/admin.ts";
+import { query } from "./client.ts";
+import { table } from "./table.ts";
+
+/** `tsnet ports`: what `docker ps` cannot show of a plugin's networks. */
+export function portsCommand(): Command {
+  return query(
+    "ports",
+    "published ports, per container; docker ps cannot show those of a plugin's networks",
+    "/tsnet/ports",
+    (answer) => render(answer as PortView[]),
+  );
+}
+
+function render(ports: readonly PortView[]): string {
+  const rows = ports.map(({ container, endpoint, network, protocol, host, target }) => [
+    container || endpoint.slice(0, 12),
+    network.slice(0, 24),
+    host ? `${bracket(host.address)}:${host.port}` : "(routed)",
+    `${bracket(target.address)}:${target.port}/${protocol}`,
+  ]);
+  return table(["CONTAINER", "NETWORK", "HOST", "TO"], rows);
+}
+
+function bracket(address: string): string {
+  return address.includes(":") ? `[${address}]` : address;
+}
