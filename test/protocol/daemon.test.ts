@@ -1,0 +1,166 @@
+import assert from "node:assert/strict";
+import { closeSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Daemon, type Places } from "../support/daemon.ts";
+import { EngineClient, encode, head } from "../support/engine-client.ts";
+import { createNetwork, id } from "../support/requests.ts";
+import { listeningSocket } from "../support/unix-socket.ts";
+import { until } from "../support/until.ts";
+
+describe("tsnet daemon", () => {
+  let dir: string;
+  let daemons: Daemon[];
+  const places = (name: string): Places => ({ socket: join(dir, `${name}.sock`), stateDir: join(dir, name) });
+  const start = (...how: ConstructorParameters<typeof Daemon>) => {
+    const daemon = new Daemon(...how);
+    daemons.push(daemon);
+    return daemon;
+  };
+  const activate = async (socket: string) => {
+    const client = await EngineClient.open(socket);
+    const { body } = await client.call("Plugin.Activate");
+    client.close();
+    return body;
+  };
+
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
+    daemons = [];
+  });
+  afterEach(async () => {
+    for (const daemon of daemons) await daemon.kill();
+    rmSync(dir, { recursive: true });
+  });
+
+  it("listens on a socket that only its owner may open", async () => {
+    const at = places("one");
+    await start(at).answers(at.socket);
+    const { mode, uid } = statSync(at.socket);
+    assert.equal((mode & 0o777).toString(8), "600");
+    assert.equal(uid, process.getuid?.());
+    assert.equal((statSync(at.stateDir).mode & 0o777).toString(8), "700");
+    assert.deepEqual(await activate(at.socket), { Implements: ["NetworkDriver"] });
+  });
+
+  it("makes the directory of its socket", async () => {
+    const at = { ...places("one"), socket: join(dir, "run/docker/plugins/tsnet.sock") };
+    await start(at).answers(at.socket);
+  });
+
+  it("replaces the socket of one that was killed", async () => {
+    const at = places("one");
+    const first = start(at);
+    await first.answers(at.socket);
+    await first.kill();
+    assert.ok(existsSync(at.socket), "nothing is left to be replaced");
+    await start(at).answers(at.socket);
+  });
+
+  it("refuses a socket that somebody answers on, and says who that is in one line", async () => {
+    const at = places("one");
+    const first = start(at);
+    await first.answers(at.socket);
+    const second = start({ ...places("two"), socket: at.socket }, { beside: first });
+    assert.equal(await second.ended(), 1);
+    assert.match(
+      second.errors,
+      new RegExp(`^tsnet: socket ${at.socket} is in use by process ${first.pid} \\(node\\).*\\n$`),
+    );
+    assert.deepEqual(await activate(at.socket), { Implements: ["NetworkDriver"] });
+  });
+
+  it("refuses a state directory that another daemon has, and says which in one line", async () => {
+    const at = places("one");
+    const first = start(at);
+    await first.answers(at.socket);
+    const second = start({ ...places("two"), stateDir: at.stateDir });
+    assert.equal(await second.ended(), 1);
+    assert.match(
+      second.errors,
+      new RegExp(`^tsnet: state directory ${at.stateDir} is in use by .* process ${first.pid}\\n$`),
+    );
+    assert.equal(existsSync(places("two").socket), false);
+    await first.kill();
+    await start({ ...places("two"), stateDir: at.stateDir }).answers(places("two").socket);
+  });
+
+  it("takes over the socket that systemd listens on, with the requests that wait there", async () => {
+    const at = places("one");
+    const systemds = join(dir, "systemd.sock");
+    const fd = listeningSocket(systemds);
+    const early = await EngineClient.open(systemds);
+    const reply = early.call("Plugin.Activate");
+    const daemon = start(at, { listening: fd });
+    closeSync(fd);
+    assert.deepEqual((await reply).body, { Implements: ["NetworkDriver"] });
+    early.close();
+    assert.equal(existsSync(at.socket), false, "it listens on its own as well");
+    daemon.signal("SIGTERM");
+    assert.equal(await daemon.ended(), 0);
+    assert.ok(existsSync(systemds), "systemd's socket file was removed");
+  });
+
+  for (const signal of ["SIGTERM", "SIGINT"] as const)
+    it(`stops listening at ${signal}, finishes the request in flight and ends`, async () => {
+      const at = places("one");
+      const daemon = start(at);
+      await daemon.answers(at.socket);
+      const [client, idle] = [await EngineClient.open(at.socket), await EngineClient.open(at.socket)];
+      await idle.call("Plugin.Activate");
+      const body = encode(createNetwork(1));
+      const request = head("NetworkDriver.CreateNetwork", Buffer.byteLength(body));
+      client.send(request.replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n"));
+      // By this answer the request has begun.
+      assert.equal((await client.reply()).status, 100);
+      daemon.signal(signal);
+      await until("the socket is gone", async () =>
+        EngineClient.open(at.socket).then(
+          (open) => (open.close(), false),
+          () => true,
+        ),
+      );
+      assert.equal(daemon.status, undefined);
+      client.send(body);
+      assert.deepEqual((await client.reply()).body, {});
+      assert.equal(await daemon.ended(), 0, daemon.errors);
+      assert.equal(existsSync(at.socket), false);
+      idle.close();
+      client.close();
+      // What was answered was kept: the next one knows the network, with those settings and no others.
+      await start(at).answers(at.socket);
+      const again = await EngineClient.open(at.socket);
+      assert.deepEqual((await again.call("NetworkDriver.CreateNetwork", createNetwork(1))).body, {});
+      const other = { ...createNetwork(1), IPv4Data: [] };
+      assert.match(
+        (await again.call("NetworkDriver.CreateNetwork", other)).text,
+        /exists with other settings/,
+      );
+      assert.deepEqual((await again.call("NetworkDriver.DeleteNetwork", { NetworkID: id(1) })).body, {});
+      again.close();
+    });
+
+  it("ends properly when told to the moment it listens", async () => {
+    const at = places("one");
+    const daemon = start(at);
+    // It still puts the host right then.
+    await until("it listens", () => daemon.out.includes("listening"));
+    daemon.signal("SIGTERM");
+    assert.equal(await daemon.ended(), 0, daemon.out);
+  });
+
+  it("ends at once when nothing is in flight", async () => {
+    const at = places("one");
+    const daemon = start(at);
+    await daemon.answers(at.socket);
+    const [used, unused] = [await EngineClient.open(at.socket), await EngineClient.open(at.socket)];
+    await used.call("Plugin.Activate");
+    const before = performance.now();
+    daemon.signal("SIGTERM");
+    assert.equal(await daemon.ended(), 0);
+    assert.ok(performance.now() - before < 2000);
+    used.close();
+    // An engine that asks several things at once opens more connections than it needs (net/http's Transport).
+    unused.close();
+  });
+});

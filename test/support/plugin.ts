@@ -1,0 +1,69 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Listening, listen } from "../../src/api/listen.ts";
+import { networkDriver } from "../../src/api/network-driver.ts";
+import { createServer } from "../../src/api/server.ts";
+import { Driver } from "../../src/driver.ts";
+import { State } from "../../src/store/state.ts";
+import { Store } from "../../src/store/store.ts";
+import { FakeBackend } from "./fake-backend.ts";
+import { type LogLine, memoryLog } from "./log.ts";
+import { World } from "./world.ts";
+
+/** The daemon's server, driver and store on a socket of its own, with a {@link World} for a host. */
+export class Plugin {
+  readonly world = new World();
+  readonly socket: string;
+  /** What it logged, the newest last. */
+  readonly lines: LogLine[];
+  readonly #dir: string;
+  readonly #store: Store;
+  readonly #server: Listening;
+
+  private constructor(parts: {
+    dir: string;
+    store: Store;
+    server: Listening;
+    world: World;
+    lines: LogLine[];
+  }) {
+    this.#dir = parts.dir;
+    this.socket = join(parts.dir, "tsnet.sock");
+    this.#store = parts.store;
+    this.#server = parts.server;
+    this.world = parts.world;
+    this.lines = parts.lines;
+  }
+
+  static async start(): Promise<Plugin> {
+    const dir = await mkdtemp(join(tmpdir(), "tsnet-test-"));
+    const { log, lines } = memoryLog();
+    const world = new World();
+    const store = new Store(join(dir, "state"));
+    const driver = new Driver(new State(store), { bridge: new FakeBackend(world) }, log);
+    const server = await listen(createServer(networkDriver(driver), log), join(dir, "tsnet.sock"));
+    return new Plugin({ dir, store, server, world, lines });
+  }
+
+  /** All there is: records by key without their times, and things. */
+  contents(): { records: Record<string, unknown>; things: string[] } {
+    const records = this.#store
+      .list("")
+      .map(({ key, value }) => [key, { ...(value as object), createdAt: 0 }] as const);
+    return { records: Object.fromEntries(records), things: [...this.world.things].sort() };
+  }
+
+  /** Stops listening and lets requests in flight finish, as the daemon does at SIGTERM. */
+  async close(): Promise<void> {
+    await this.#server.close();
+  }
+
+  /** Ends it and removes its files. */
+  async stop(): Promise<void> {
+    this.world.pause = () => Promise.resolve();
+    await this.close();
+    await this.#store.close();
+    await rm(this.#dir, { recursive: true });
+  }
+}

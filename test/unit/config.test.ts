@@ -1,0 +1,48 @@
+import assert from "node:assert/strict";
+import { Config, flag, settle, variable } from "../../src/config.ts";
+import { InvalidError } from "../../src/errors.ts";
+
+describe("config", () => {
+  it("has a default for every setting", () => {
+    assert.deepEqual(settle({}, {}), {
+      socket: "/run/docker/plugins/tsnet.sock",
+      stateDir: "/var/lib/tsnet",
+      dockerSocket: "/var/run/docker.sock",
+      systemBus: "/run/dbus/system_bus_socket",
+      publish: { 4: "0.0.0.0", 6: "::" },
+      logLevel: "info",
+    });
+  });
+
+  it("takes a flag before a variable, and a variable before the default", () => {
+    const environment = { TSNET_SOCKET: "/variable", TSNET_STATE_DIR: "/state" };
+    const config = settle({ socket: "/flag" }, environment);
+    assert.equal(config.socket, "/flag");
+    assert.equal(config.stateDir, "/state");
+    assert.equal(config.logLevel, "info");
+  });
+
+  it("names the setting both ways when its value cannot be", () => {
+    for (const [flags, environment] of [
+      [{ logLevel: "loud" }, {}],
+      [{}, { TSNET_LOG_LEVEL: "loud" }],
+    ] as const)
+      assert.throws(
+        () => settle(flags, environment),
+        (error) =>
+          error instanceof InvalidError && error.message.startsWith("--log-level (TSNET_LOG_LEVEL): "),
+      );
+  });
+
+  it("calls each setting by its flag and its variable", () => {
+    const called = Object.keys(Config.shape).map((key) => `${flag(key)} ${variable(key)}`);
+    assert.deepEqual(called, [
+      "--socket TSNET_SOCKET",
+      "--state-dir TSNET_STATE_DIR",
+      "--docker-socket TSNET_DOCKER_SOCKET",
+      "--system-bus TSNET_SYSTEM_BUS",
+      "--publish TSNET_PUBLISH",
+      "--log-level TSNET_LOG_LEVEL",
+    ]);
+  });
+});

@@ -1,0 +1,112 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { catchUp } from "../../../src/docker/catch-up.ts";
+import type { Engine } from "../../../src/docker/engine.ts";
+import { Driver } from "../../../src/driver.ts";
+import { State } from "../../../src/store/state.ts";
+import { Store } from "../../../src/store/store.ts";
+import { FakeBackend } from "../../support/fake-backend.ts";
+import { memoryLog } from "../../support/log.ts";
+import { id } from "../../support/requests.ts";
+import { World } from "../../support/world.ts";
+
+/** An engine that knows these networks, each with these endpoints. */
+function engineWith(networks: Readonly<Record<string, readonly string[]>>): Engine {
+  const engine: Pick<Engine, "networks" | "endpoints"> = {
+    networks: () =>
+      Promise.resolve(
+        Object.keys(networks).map((known) => ({ id: known, driver: "tsnet", bridge: undefined })),
+      ),
+    endpoints: (network) => Promise.resolve(new Set(networks[network])),
+  };
+  return engine as Engine;
+}
+
+describe("catchUp", () => {
+  let dir: string;
+  let store: Store;
+  let world: World;
+  const { log } = memoryLog();
+
+  /** A daemon started on two networks with two endpoints each, all made that long ago. */
+  const started = async (ageMs: number) => {
+    const ipv4 = (number: number) => [{ subnet: `10.${number}.0.0/16`, aux: {} }];
+    const first = new Driver(new State(store), { bridge: new FakeBackend(world) }, log);
+    for (const number of [1, 2]) {
+      await first.createNetwork({
+        id: id(number),
+        options: {},
+        internal: false,
+        ipv4: ipv4(number),
+        ipv6: [],
+      });
+      for (const endpoint of [1, 2])
+        await first.createEndpoint({
+          network: id(number),
+          id: id(number * 16 + endpoint),
+          ipv4: `10.${number}.0.${endpoint}/16`,
+        });
+    }
+    for (const { key, value } of store.list(""))
+      await store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
+    const state = new State(store);
+    const driver = new Driver(state, { bridge: new FakeBackend(world) }, log);
+    return (engine: Engine) => catchUp(engine, driver, state, log);
+  };
+  const everything = { [id(1)]: [id(17), id(18)], [id(2)]: [id(33), id(34)] };
+
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
+    store = new Store(dir);
+    world = new World();
+  });
+  afterEach(async () => {
+    await store.close();
+    rmSync(dir, { recursive: true });
+  });
+
+  it("deletes nothing that the engine knows", async () => {
+    const run = await started(3_600_000);
+    const before = [...world.things];
+    await run(engineWith(everything));
+    assert.deepEqual([...world.things], before);
+  });
+
+  it("deletes a network that the engine has forgotten, with its endpoints", async () => {
+    const run = await started(3_600_000);
+    await run(engineWith({ [id(2)]: [id(33), id(34)] }));
+    assert.deepEqual(
+      [...world.things].filter((thing) => thing.includes(id(1).slice(0, 6))),
+      [],
+    );
+    assert.deepEqual(
+      store.list("").map(({ key }) => key.split("/")[1]),
+      Array(3).fill(id(2)),
+    );
+  });
+
+  it("deletes an endpoint that the engine has forgotten, and no other", async () => {
+    const run = await started(3_600_000);
+    await run(engineWith({ ...everything, [id(1)]: [id(18)] }));
+    assert.equal(world.things.has(`link of ${id(17).slice(0, 6)}`), false);
+    assert.equal(world.things.has(`link of ${id(18).slice(0, 6)}`), true);
+    assert.equal(store.list("").length, 5);
+  });
+
+  it("lets be what is so young that the engine may still be making it", async () => {
+    const run = await started(10_000);
+    const before = [...world.things];
+    await run(engineWith({ [id(2)]: [] }));
+    assert.deepEqual([...world.things], before);
+  });
+
+  it("deletes nothing when the engine does not answer", async () => {
+    const run = await started(3_600_000);
+    const before = [...world.things];
+    const silent: Pick<Engine, "networks"> = { networks: () => Promise.reject(new Error("ECONNREFUSED")) };
+    await assert.rejects(run(silent as Engine), /ECONNREFUSED/);
+    assert.deepEqual([...world.things], before);
+  });
+});

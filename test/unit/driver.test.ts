@@ -1,0 +1,175 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Driver, type NetworkRequest } from "../../src/driver.ts";
+import type { PortBinding } from "../../src/model.ts";
+import { State } from "../../src/store/state.ts";
+import { Store } from "../../src/store/store.ts";
+import { FakeBackend } from "../support/fake-backend.ts";
+import { memoryLog } from "../support/log.ts";
+import { id } from "../support/requests.ts";
+import { type Moment, World } from "../support/world.ts";
+
+const NETWORK: NetworkRequest = {
+  id: id(1),
+  options: {},
+  internal: false,
+  ipv4: [{ subnet: "10.1.0.0/16", gateway: "10.1.0.1/16", aux: {} }],
+  ipv6: [],
+};
+const ENDPOINT = { network: id(1), id: id(2), ipv4: "10.1.0.2/16" };
+const PORTS: PortBinding[] = [8080, 8081].map((hostPort) => ({
+  ...{ protocol: "tcp", containerPort: hostPort - 8000, hostAddress: "", hostPort, hostPortEnd: hostPort },
+}));
+
+describe("Driver", () => {
+  let dir: string;
+  let store: Store;
+  let world: World;
+  let driver: Driver;
+
+  /** What is on the "host" and in the store, and what the driver believes. */
+  const contents = () => ({
+    things: [...world.things].sort(),
+    records: store.list("").map(({ key, value }) => [key, { ...(value as object), createdAt: 0 }]),
+  });
+  /** As after a restart of the daemon. */
+  const restart = () => {
+    driver = new Driver(new State(store), { bridge: new FakeBackend(world) }, memoryLog().log);
+  };
+  const operations: Record<string, () => Promise<unknown>> = {
+    createNetwork: () => driver.createNetwork(NETWORK),
+    createEndpoint: () => driver.createEndpoint(ENDPOINT),
+    join: () => driver.join(id(1), id(2), "/run/netns/x"),
+    publish: () => driver.publish(id(1), id(2), PORTS),
+    revoke: () => driver.revoke(id(1), id(2)),
+    leave: () => driver.leave(id(1), id(2)),
+    deleteEndpoint: () => driver.deleteEndpoint(id(1), id(2)),
+    deleteNetwork: () => driver.deleteNetwork(id(1)),
+  };
+  const names = Object.keys(operations);
+  /** Everything before that operation, in the engine's order. */
+  const until = async (name: string) => {
+    for (const before of names.slice(0, names.indexOf(name))) await operations[before]?.();
+  };
+
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
+    store = new Store(dir);
+    world = new World();
+    restart();
+  });
+  afterEach(async () => {
+    await store.close();
+    rmSync(dir, { recursive: true });
+  });
+
+  it("leaves nothing after a network's life", async () => {
+    for (const name of names) await operations[name]?.();
+    assert.deepEqual(contents(), { things: [], records: [] });
+    assert.ok(world.events.length >= 10);
+  });
+
+  for (const name of names) {
+    it(`${name} changes nothing the second time, nor after a restart`, async () => {
+      await until(name);
+      const first = await operations[name]?.();
+      const [before, events] = [contents(), world.events.length];
+      assert.deepEqual(await operations[name]?.(), first);
+      restart();
+      assert.deepEqual(await operations[name]?.(), first);
+      assert.deepEqual(contents(), before);
+      assert.equal(world.events.length, events);
+    });
+
+    it(`${name} that fails at any step can be done again, and then there is no trace of the failure`, async () => {
+      await until(name);
+      // Which steps there are is seen by doing it once.
+      const [start, done] = [world.events.length, contents()];
+      await operations[name]?.();
+      const [after, steps] = [contents(), world.events.slice(start)];
+      for (const event of steps) {
+        const call = event.replace(/^\+/, "apply ").replace(/^-/, "revert ");
+        for (const moment of ["before", "after"] satisfies Moment[]) {
+          world.things.clear();
+          for (const { key } of store.list("")) await store.delete(key);
+          restart();
+          await until(name);
+          assert.deepEqual(contents(), done);
+          world.faults.set(call, moment);
+          await assert.rejects(operations[name]?.() ?? Promise.resolve(), `${call} ${moment}`);
+          world.faults.clear();
+          // What makes something leaves nothing of it. What removes something leaves a record of what is left.
+          if (call.startsWith("apply")) assert.deepEqual(contents(), done, `${call} ${moment}`);
+          else
+            assert.ok(contents().records.length > 0 || contents().things.length === 0, `${call} ${moment}`);
+          restart();
+          await operations[name]?.();
+          assert.deepEqual(contents(), after, `${call} ${moment}, again`);
+        }
+      }
+    });
+  }
+
+  it("makes a network again of which nothing is left, before its first endpoint after a start", async () => {
+    await until("createEndpoint");
+    const made = contents();
+    world.things.clear();
+    restart();
+    await driver.createEndpoint(ENDPOINT);
+    await driver.deleteEndpoint(id(1), id(2));
+    assert.deepEqual(contents(), made);
+    const events = world.events.length;
+    await driver.createEndpoint(ENDPOINT);
+    assert.ok(world.events.slice(events).every((event) => event.includes("000002")));
+  });
+
+  it("deletes a network with the endpoints it still has", async () => {
+    await until("leave");
+    await driver.deleteNetwork(id(1));
+    assert.deepEqual(contents(), { things: [], records: [] });
+  });
+
+  it("publishes other ports in place of those before, and leaves the ones that stay alone", async () => {
+    await until("revoke");
+    const events = world.events.length;
+    const [kept, gone] = PORTS;
+    assert.ok(kept && gone);
+    await driver.publish(id(1), id(2), [kept, { ...gone, hostPort: 9090, hostPortEnd: 9090 }]);
+    assert.deepEqual(world.events.slice(events), [
+      "-port 8081 to 81/tcp of 000002",
+      "+port 9090 to 81/tcp of 000002",
+    ]);
+  });
+
+  it("keeps what was published when other ports cannot be", async () => {
+    await until("revoke");
+    const before = contents();
+    world.faults.set("apply port 9090 to 81/tcp of 000002", "after");
+    const other = PORTS.map((port, index) =>
+      index === 1 ? { ...port, hostPort: 9090, hostPortEnd: 9090 } : port,
+    );
+    await assert.rejects(driver.publish(id(1), id(2), other));
+    assert.deepEqual(contents(), before);
+  });
+
+  it("publishes nothing of an internal network", async () => {
+    await driver.createNetwork({ ...NETWORK, internal: true });
+    await driver.createEndpoint(ENDPOINT);
+    const before = contents();
+    await driver.publish(id(1), id(2), PORTS);
+    await driver.publish(id(1), id(2), []);
+    assert.deepEqual(contents(), before);
+  });
+
+  it("gives a MAC that goes with the address, or takes the one given and returns none", async () => {
+    await driver.createNetwork(NETWORK);
+    assert.equal(await driver.createEndpoint(ENDPOINT), "02:42:0a:01:00:02");
+    assert.equal(
+      await driver.createEndpoint({ ...ENDPOINT, id: id(3), mac: "02:11:22:33:44:55" }),
+      undefined,
+    );
+    assert.match((await driver.createEndpoint({ network: id(1), id: id(4) })) ?? "", /^02:42:/);
+  });
+});

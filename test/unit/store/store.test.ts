@@ -1,0 +1,280 @@
+import assert from "node:assert/strict";
+import {
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { gunzipSync } from "node:zlib";
+import { open } from "lmdb";
+import { VERSION } from "../../../src/store/migration.ts";
+import { replaceStore, readStore } from "../../../src/store/state-directory.ts";
+import { State } from "../../../src/store/state.ts";
+import { Store } from "../../../src/store/store.ts";
+import { id } from "../../support/requests.ts";
+import { endpoint, network } from "./records.ts";
+
+const FIXTURE = join(import.meta.dirname, "version-1.mdb.gz");
+const [SUNDAY, MONDAY] = ["5d0a1", "6e1b2"];
+
+describe("Store", () => {
+  let dir: string;
+  let store: Store;
+  const keys = () => store.list("").map(({ key }) => key);
+  const reopen = async (boot = SUNDAY) => {
+    await store.close();
+    store = new Store(dir, boot);
+  };
+  const file = (name: string) => join(dir, name);
+
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
+    store = new Store(dir, SUNDAY);
+  });
+  afterEach(async () => {
+    await store.close().catch(() => undefined);
+    rmSync(dir, { recursive: true });
+  });
+
+  it("lists what was put under a prefix, in the order of the keys, as it was", async () => {
+    const value = { text: "ä\n\u0000", list: [1, null, { deep: true }], empty: {} };
+    await store.put("network/b", value);
+    await store.put("network/a", 1);
+    await store.put("networks", "x");
+    await store.put("endpoint/a/b", [2]);
+    assert.deepEqual(store.list("network/"), [
+      { key: "network/a", value: 1 },
+      { key: "network/b", value },
+    ]);
+    assert.deepEqual(keys(), ["endpoint/a/b", "network/a", "network/b", "networks"]);
+  });
+
+  it("keeps everything when it is opened again, and nothing that was deleted", async () => {
+    await store.put("network/a", 1);
+    await store.put("endpoint/a/b", 1);
+    await store.put("endpoint/a/b", 2);
+    await store.put("endpoint/a/c", 3);
+    await store.delete("endpoint/a/c");
+    await store.delete("endpoint/a/never");
+    await reopen();
+    assert.deepEqual(store.list(""), [
+      { key: "endpoint/a/b", value: 2 },
+      { key: "network/a", value: 1 },
+    ]);
+  });
+
+  it("is read by others while it is open, without a change to it", async () => {
+    await store.put("network/a", 1);
+    const before = readdirSync(dir);
+    assert.deepEqual(readStore(dir, SUNDAY), { version: VERSION, records: new Map([["network/a", 1]]) });
+    assert.deepEqual(readdirSync(dir), before);
+  });
+
+  describe("after the machine has started anew", () => {
+    it("has the networks that were saved, and no endpoints", async () => {
+      await store.put("network/a", 1);
+      await store.put("endpoint/a/b", 2);
+      await store.save();
+      await store.put("network/b", 3);
+      await store.delete("network/a");
+      await store.save();
+      await reopen(MONDAY);
+      assert.deepEqual(store.list(""), [{ key: "network/b", value: 3 }]);
+      assert.deepEqual(
+        readdirSync(dir).filter((name) => name.includes(SUNDAY)),
+        [],
+      );
+    });
+
+    it("has what was written but not saved before the daemon was started once more", async () => {
+      await store.put("network/a", 1);
+      assert.equal(readStore(dir, MONDAY)?.records.size, 0);
+      await reopen();
+      await reopen(MONDAY);
+      assert.deepEqual(keys(), ["network/a"]);
+    });
+
+    it("does not look at what the machine's end may have left half-written", async () => {
+      await store.put("network/a", 1);
+      await store.save();
+      await store.close();
+      writeFileSync(file(`run-${SUNDAY}.mdb`), "half");
+      store = new Store(dir, MONDAY);
+      assert.deepEqual(keys(), ["network/a"]);
+    });
+  });
+
+  it("saves once for all who wait, and what was put before any of them asked", async () => {
+    const before = readFileSync(file("tsnet.mdb"));
+    const saved = Array.from({ length: 20 }, async (_, number) => {
+      await store.put(`network/${number}`, number);
+      await store.save();
+      assert.equal(readStore(dir, MONDAY)?.records.get(`network/${number}`), number);
+    });
+    await Promise.all(saved);
+    assert.notDeepEqual(readFileSync(file("tsnet.mdb")), before);
+    assert.deepEqual(
+      readdirSync(dir).filter((name) => name.includes(".new")),
+      [],
+    );
+  });
+
+  it("leaves no draft that a killed daemon left", async () => {
+    await store.put("network/a", 1);
+    await store.close();
+    for (const name of [`run-${SUNDAY}.mdb.new`, "tsnet.mdb.new", "tsnet.mdb.new-lock"])
+      writeFileSync(file(name), "half");
+    store = new Store(dir, SUNDAY);
+    await store.save();
+    assert.deepEqual(keys(), ["network/a"]);
+    assert.deepEqual(readdirSync(dir).sort(), [`run-${SUNDAY}.mdb`, `run-${SUNDAY}.mdb-lock`, "tsnet.mdb"]);
+  });
+
+  describe("of version 1", () => {
+    const tags = (state: State) =>
+      state.networks().map(({ id: of }) => [of, state.endpoints(of).map(({ id: one }) => one)] as const);
+
+    beforeEach(async () => {
+      await store.close();
+      rmSync(dir, { recursive: true });
+      dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
+      writeFileSync(file("tsnet.mdb"), gunzipSync(readFileSync(FIXTURE)));
+      writeFileSync(file("tsnet.mdb-lock"), "");
+      store = new Store(dir, SUNDAY);
+    });
+
+    it("is opened with every network and endpoint, and is of today's version from then on", async () => {
+      const expected = [
+        [id(1), [id(18), id(19)]],
+        [id(2), [id(34)]],
+      ];
+      assert.deepEqual(tags(new State(store)), expected);
+      assert.deepEqual(new State(store).endpoint(id(1), id(18))?.ports, [
+        { protocol: "tcp", containerPort: 80, host: { address: "0.0.0.0", port: 8080 }, family: 4 },
+      ]);
+      await reopen();
+      assert.deepEqual(tags(new State(store)), expected);
+      assert.equal(readStore(dir, SUNDAY)?.version, VERSION);
+      assert.equal(readStore(dir, MONDAY)?.version, VERSION);
+    });
+
+    it("is changed to today's version even if that was interrupted", async () => {
+      await store.close();
+      // The first of the two files was made, the second was not.
+      writeFileSync(file("tsnet.mdb"), gunzipSync(readFileSync(FIXTURE)));
+      store = new Store(dir, SUNDAY);
+      assert.equal(keys().length, 5);
+      assert.equal(readStore(dir, MONDAY)?.version, VERSION);
+    });
+  });
+
+  for (const name of [`run-${SUNDAY}.mdb`, "tsnet.mdb"])
+    it(`refuses a newer version's ${name} in one line, and leaves it as it is`, async () => {
+      await store.put("network/a", 1);
+      await store.close();
+      const root = open<string, string>({ path: file(name), noSync: true, encoding: "string" });
+      root.putSync("version", String(VERSION + 1));
+      await root.close();
+      const before = readFileSync(file(name));
+      assert.throws(() => new Store(dir, SUNDAY), {
+        message: `store ${file(name)} is of version ${VERSION + 1}, but this tsnet knows up to ${VERSION}; start the newer tsnet, or move the file away`,
+      });
+      assert.deepEqual(readFileSync(file(name)), before);
+    });
+
+  describe("that is damaged", () => {
+    beforeEach(async () => {
+      await store.put("network/a", 1);
+      await store.put("endpoint/a/b", 2);
+      await store.save();
+      await store.close();
+    });
+
+    const spoil = (name: string) => {
+      const bytes = readFileSync(file(name));
+      bytes.fill(0xff, bytes.length - 4096);
+      bytes.fill(0xff, 8192, 8300);
+      writeFileSync(file(name), bytes);
+    };
+
+    it("is refused in one line that says what, where and what to do, and can be done", async () => {
+      spoil(`run-${SUNDAY}.mdb`);
+      assert.throws(
+        () => new Store(dir, SUNDAY),
+        /^DamageError: store \S+run-5d0a1\.mdb is damaged: [^\n]+; keep a copy and delete it: networks come back from tsnet\.mdb, containers must be restarted$/,
+      );
+      rmSync(file(`run-${SUNDAY}.mdb`));
+      store = new Store(dir, SUNDAY);
+      assert.deepEqual(keys(), ["network/a"]);
+    });
+
+    it("is refused if it is empty", () => {
+      writeFileSync(file(`run-${SUNDAY}.mdb`), "");
+      assert.throws(
+        () => new Store(dir, SUNDAY),
+        /run-5d0a1\.mdb is damaged: the file is empty; keep a copy/,
+      );
+    });
+
+    it("is refused when only what was saved is there, and that is damaged", () => {
+      spoil("tsnet.mdb");
+      assert.throws(
+        () => new Store(dir, MONDAY),
+        /tsnet\.mdb is damaged: [^\n]+; keep a copy and delete it, then `tsnet store import` an export or create/,
+      );
+      assert.equal(existsSync(file(`run-${MONDAY}.mdb`)), false);
+    });
+
+    it("makes a sound copy again when only the copy is damaged", async () => {
+      spoil("tsnet.mdb");
+      store = new Store(dir, SUNDAY);
+      assert.deepEqual(keys(), ["endpoint/a/b", "network/a"]);
+      assert.deepEqual(readStore(dir, MONDAY)?.records, new Map([["network/a", 1]]));
+    });
+
+    it("is not mistaken when a record is put under another's key", async () => {
+      const root = open<string, string>({
+        path: file(`run-${SUNDAY}.mdb`),
+        noSync: true,
+        encoding: "string",
+      });
+      const records = root.openDB<string, string>({ name: "records", encoding: "string" });
+      records.putSync("network/b", records.get("network/a") ?? assert.fail());
+      await root.close();
+      assert.throws(() => new Store(dir, SUNDAY), /record network\/b is not what was written/);
+    });
+  });
+
+  describe("replaceStore", () => {
+    const records = new Map<string, unknown>([
+      [`network/${id(1)}`, network(1)],
+      [`endpoint/${id(1)}/${id(2)}`, endpoint(2, 1)],
+    ]);
+
+    it("puts other records in the place of all there are, for this boot and the next", async () => {
+      await store.put("network/a", 1);
+      await store.close();
+      replaceStore(dir, records, SUNDAY);
+      assert.deepEqual(readStore(dir, SUNDAY)?.records, records);
+      assert.deepEqual([...(readStore(dir, MONDAY)?.records.keys() ?? [])], [`network/${id(1)}`]);
+      store = new Store(dir, SUNDAY);
+      assert.equal(new State(store).networks().length, 1);
+    });
+
+    it("counts from the first of the two files on", async () => {
+      await store.put("network/a", 1);
+      await store.close();
+      copyFileSync(file("tsnet.mdb"), file("before"));
+      replaceStore(dir, records, SUNDAY);
+      copyFileSync(file("before"), file("tsnet.mdb"));
+      store = new Store(dir, SUNDAY);
+      await reopen(MONDAY);
+      assert.deepEqual(keys(), [`network/${id(1)}`]);
+    });
+  });
+});
