@@ -1,0 +1,320 @@
+import assert from "node:assert/strict";
+import { Network } from "../../src/model.ts";
+import { run } from "../lab/command.ts";
+import {
+  type HostState,
+  hostState,
+  ip,
+  ipAddresses,
+  ipLink,
+  mustBeIsolated,
+  readSysctl,
+  ruleLines,
+  setSysctl,
+  wipe,
+} from "../support/isolated.ts";
+import { NETWORKS, PORTS, bridgeOf, endpointOf } from "../support/networks.ts";
+import { id } from "../support/requests.ts";
+import { Site } from "../support/site.ts";
+
+const HOST_END = `tsh${id(2).slice(0, 12)}`;
+const CONTAINER_END = `tsc${id(2).slice(0, 12)}`;
+
+/** Somebody else's links and rules, as on a host with an engine, a firewall and a VPN. */
+const FOREIGN_RULES = `*mangle
+:MINE - [0:0]
+-A FORWARD -i lo -j MINE
+-A MINE -m comment --comment "tsnet is not in here" -j RETURN
+COMMIT
+*nat
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+:DOCKER-USER - [0:0]
+-A INPUT -i lo -j ACCEPT
+-A FORWARD -j DOCKER-USER
+-A FORWARD -i docker0 -j ACCEPT
+-A DOCKER-USER -j RETURN
+COMMIT
+`;
+
+async function makeForeign(): Promise<void> {
+  await ip(
+    "link add docker0 type bridge",
+    "addr add 172.17.0.1/16 dev docker0",
+    "link add own-br type bridge",
+    "link set own-br address 02:00:00:00:00:01 up",
+    "addr add 192.0.2.1/24 dev own-br",
+    "link add vpn0 type veth peer name vpn1",
+    "link set vpn0 alias mine master own-br",
+  );
+  await run(["iptables-restore", "--noflush"], { input: FOREIGN_RULES });
+  await run(["ip6tables-restore", "--noflush"], {
+    input: FOREIGN_RULES.replace("172.17.0.0/16", "fd17::/64"),
+  });
+}
+
+describe("bridge backend on the kernel", () => {
+  let site: Site;
+  let atFirst: HostState;
+
+  before(async () => {
+    mustBeIsolated();
+    await setSysctl("net/ipv4/ip_forward", "1");
+    await setSysctl("net/ipv6/conf/all/forwarding", "1");
+  });
+  beforeEach(async () => {
+    await makeForeign();
+    atFirst = await hostState();
+    site = new Site();
+  });
+  afterEach(async () => {
+    await site.stop();
+    await wipe();
+  });
+
+  for (const [kind, network] of Object.entries(NETWORKS)) {
+    const bridge = bridgeOf(network);
+    const adopted = bridge === "own-br";
+    const endpoint = endpointOf(network);
+    const families = ([4, 6] as const).filter(
+      (family) => (family === 4 ? network.ipv4 : network.ipv6).length > 0,
+    );
+    const make = async () => {
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpoint);
+      await site.driver.publish(network.id, endpoint.id, PORTS);
+    };
+
+    describe(`a network that is ${kind}`, () => {
+      it("has its bridge: up, marked, with a MAC of its own, the MTU and the gateways' addresses", async () => {
+        await site.driver.createNetwork(network);
+        const link = await ipLink(bridge);
+        assert.ok(link);
+        assert.ok(link.flags.includes("UP"));
+        assert.equal(link.linkinfo?.info_kind, "bridge");
+        assert.equal(link.mtu, Number(network.options["com.docker.network.driver.mtu"] ?? 1500));
+        const own =
+          kind === "isolated" ? [] : [...network.ipv4, ...network.ipv6].map(({ gateway }) => gateway);
+        assert.deepEqual(await ipAddresses(bridge), [...(adopted ? ["192.0.2.1/24"] : []), ...own].sort());
+        if (adopted) return;
+        assert.equal(link.ifalias, `tsnet network ${network.id}`);
+        assert.equal(link.group, "29811");
+        assert.match(link.address, /^02:/);
+        assert.equal(readSysctl(`net/ipv6/conf/${bridge}/disable_ipv6`), families.includes(6) ? "0" : "1");
+        assert.equal(readSysctl(`net/ipv6/conf/${bridge}/accept_ra`), "0");
+      });
+
+      it("has its rules in every family that it has addresses of, and none in the other", async () => {
+        await site.driver.createNetwork(network);
+        for (const family of [4, 6] as const) {
+          const marked = (await ruleLines(family)).filter((line) => line.includes("--comment tsnet-000001"));
+          assert.equal(marked.length > 0, families.includes(family), `IPv${family}`);
+          const wanted = site.driver
+            .rules(Network.parse(site.records()[`network/${network.id}`]))
+            .filter((rule) => rule.family === family);
+          assert.deepEqual(
+            marked.sort(),
+            wanted.map(({ table, name, spec }) => `${table} -A ${name} ${spec}`).sort(),
+          );
+        }
+      });
+
+      it("has for an endpoint a port of the bridge and a link for the sandbox, with the MAC it told", async () => {
+        await site.driver.createNetwork(network);
+        const mac = await site.driver.createEndpoint(endpoint);
+        const [near, far] = [await ipLink(HOST_END), await ipLink(CONTAINER_END)];
+        assert.ok(near && far);
+        assert.ok(near.flags.includes("UP"));
+        assert.equal(near.master, bridge);
+        assert.equal(near.ifalias, `tsnet endpoint ${endpoint.id}`);
+        assert.equal(near.linkinfo?.info_slave_data?.isolated, kind === "icc=false");
+        assert.equal(far.address, mac);
+        assert.deepEqual([near.mtu, far.mtu], Array(2).fill((await ipLink(bridge))?.mtu));
+        assert.equal(far.gso_max_size, near.gso_max_size);
+        assert.deepEqual(await ipAddresses(HOST_END), []);
+      });
+
+      it("has its ports published in nat, or not at all if it is internal", async () => {
+        await make();
+        for (const family of families) {
+          const rules = (await ruleLines(family)).filter(
+            (line) => /-j (DNAT|ACCEPT)$|DNAT --to/.test(line) && / --dport (8080|5353|80|53) /.test(line),
+          );
+          assert.equal(rules.length, network.internal ? 0 : PORTS.length, rules.join("\n"));
+        }
+        assert.equal((await ipLink(HOST_END))?.linkinfo?.info_slave_data?.hairpin, !network.internal);
+        await site.driver.revoke(network.id, endpoint.id);
+        for (const family of families) assert.doesNotMatch((await ruleLines(family)).join("\n"), /--dport/);
+      });
+
+      it("is not changed by being made a second time, nor after a restart", async () => {
+        await make();
+        const [made, records] = [await hostState(), site.records()];
+        await make();
+        await site.restart();
+        await make();
+        assert.deepEqual(await hostState(), made);
+        assert.deepEqual(site.records(), records);
+        assert.deepEqual(await site.reconcile(), {});
+        assert.deepEqual(await hostState(), made);
+      });
+
+      it("leaves the host as it was, others' links and rules to the letter, in whatever order it is deleted", async () => {
+        await make();
+        assert.notDeepEqual(await hostState(), atFirst);
+        await site.driver.deleteEndpoint(network.id, endpoint.id);
+        await site.driver.deleteNetwork(network.id);
+        assert.deepEqual(await hostState(), atFirst);
+        await make();
+        await site.restart();
+        await site.driver.deleteNetwork(network.id);
+        await site.driver.deleteNetwork(network.id);
+        assert.deepEqual(await hostState(), atFirst);
+        assert.deepEqual(site.records(), {});
+      });
+    });
+  }
+
+  it("takes the MTU of the default route's link, and the lower metric of two", async () => {
+    await ip(
+      "link set vpn1 mtu 1390 up",
+      "link set vpn0 up",
+      "addr add 198.51.100.1/24 dev vpn1",
+      "route add default via 198.51.100.2 dev vpn1 metric 10",
+      "route add default via 192.0.2.2 dev own-br metric 20",
+    );
+    await site.driver.createNetwork(NETWORKS["dual stack"] ?? assert.fail());
+    assert.equal((await ipLink(`ts-${id(1).slice(0, 12)}`))?.mtu, 1390);
+  });
+
+  it("refuses a subnet that the host has a route to, and makes nothing", async () => {
+    const network = NETWORKS["dual stack"] ?? assert.fail();
+    const overlapping = {
+      ...network,
+      ipv4: [{ subnet: "172.17.128.0/24", gateway: "172.17.128.1/24", aux: {} }],
+    };
+    await ip("link set docker0 up");
+    await assert.rejects(
+      site.driver.createNetwork(overlapping),
+      /172\.17\.128\.0\/24 overlaps the host's route to 172\.17\.0\.0\/16/,
+    );
+    assert.deepEqual(site.records(), {});
+    await site.driver.createNetwork(network);
+  });
+
+  it("refuses a bridge name that is a link of another kind, or another network's", async () => {
+    const network = (name: string, number: number) => ({
+      ...(NETWORKS["dual stack"] ?? assert.fail()),
+      ...{
+        id: id(number),
+        ipv6: [],
+        ipv4: [{ subnet: `10.${number}.0.0/16`, gateway: `10.${number}.0.1/16`, aux: {} }],
+      },
+      options: { "com.docker.network.bridge.name": name },
+    });
+    await assert.rejects(
+      site.driver.createNetwork(network("vpn1", 3)),
+      /link vpn1 exists and is a veth, not a bridge/,
+    );
+    await site.driver.createNetwork(network("new-br", 3));
+    await assert.rejects(
+      site.driver.createNetwork(network("new-br", 4)),
+      /bridge new-br belongs to network 000003/,
+    );
+    assert.deepEqual(Object.keys(site.records()), [`network/${id(3)}`]);
+  });
+
+  it("refuses a link of its own name that it has not made, and leaves it alone", async () => {
+    const network = NETWORKS["dual stack"] ?? assert.fail();
+    const endpoint = endpointOf(network);
+    await site.driver.createNetwork(network);
+    await ip(`link add ${HOST_END} type veth peer name other`);
+    await assert.rejects(site.driver.createEndpoint(endpoint), /was not made by tsnet/);
+    assert.ok(await ipLink(HOST_END));
+    await site.driver.deleteEndpoint(network.id, endpoint.id);
+    assert.ok(await ipLink(HOST_END));
+  });
+
+  it("hands none of its sockets to the programs it starts", async () => {
+    const network = NETWORKS["dual stack"] ?? assert.fail();
+    await site.driver.createNetwork(network);
+    await site.driver.createEndpoint(endpointOf(network));
+    await site.driver.publish(network.id, id(2), PORTS);
+    const { stdout } = await run(["ls", "-l", "/proc/self/fd"]);
+    const sockets = stdout.split("\n").filter((line) => / ([3-9]|\d\d+) -> socket:/.test(line));
+    assert.deepEqual(sockets, []);
+    assert.match(stdout, / 1 -> /);
+  });
+
+  it("gives the ports of a container that went without a word to the next, right after a start too", async () => {
+    const network = NETWORKS["dual stack"] ?? assert.fail();
+    for (const number of [2, 3]) {
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpointOf(network, number));
+      await site.driver.join(network.id, id(number), "/run/docker/netns/x");
+      await site.driver.publish(network.id, id(number), PORTS);
+      const translations = (await ruleLines(4)).filter((rule) => rule.includes("-j DNAT"));
+      assert.deepEqual(translations.map((rule) => rule.replace(/.* /, "")).sort(), [
+        `10.1.0.${number}:53`,
+        `10.1.0.${number}:80`,
+      ]);
+      // The engine was killed: with the sandbox its end of the pair went, and so did the host's.
+      await ip(`link delete tsh${id(number).slice(0, 12)}`);
+      await site.restart();
+    }
+  });
+
+  it("leaves nothing of many networks and containers that came and went at the same time", async () => {
+    const networks = [11, 12, 13, 14].map((number) => ({
+      ...(NETWORKS["dual stack"] ?? assert.fail()),
+      id: id(number),
+      ipv4: [{ subnet: `10.${number}.0.0/16`, gateway: `10.${number}.0.1/16`, aux: {} }],
+      ipv6: [{ subnet: `fd${number}::/64`, gateway: `fd${number}::1/64`, aux: {} }],
+    }));
+    await Promise.all(networks.map((network) => site.driver.createNetwork(network)));
+    const before = await hostState();
+    const lives = networks.flatMap((network, at) =>
+      [2, 3, 4, 5, 6, 7, 8, 9].map(async (number) => {
+        const endpoint = {
+          network: network.id,
+          id: id((at + 1) * 256 + number),
+          ipv4: `10.${at + 11}.0.${number}/16`,
+        };
+        const hostPort = 9000 + at * 100 + number;
+        await site.driver.createEndpoint(endpoint);
+        await site.driver.join(network.id, endpoint.id, "/run/docker/netns/x");
+        await site.driver.publish(network.id, endpoint.id, [
+          { protocol: "tcp", containerPort: 80, hostAddress: "", hostPort, hostPortEnd: hostPort },
+        ]);
+        assert.ok(await ipLink(`tsh${endpoint.id.slice(0, 12)}`));
+        await site.driver.leave(network.id, endpoint.id);
+        await site.driver.deleteEndpoint(network.id, endpoint.id);
+      }),
+    );
+    await Promise.all(lives);
+    assert.deepEqual(await site.reconcile(), {});
+    const after = await hostState();
+    const sorted = ({ links, addresses, rules }: HostState) => ({
+      links,
+      addresses,
+      4: [...rules[4]].sort(),
+      6: [...rules[6]].sort(),
+    });
+    assert.deepEqual(sorted(after), sorted(before));
+    await Promise.all(networks.map((network) => site.driver.deleteNetwork(network.id)));
+    assert.deepEqual(await hostState(), atFirst);
+    assert.deepEqual(site.records(), {});
+  });
+
+  it("makes no router of a host that was none: what is not a container's is dropped", async () => {
+    await setSysctl("net/ipv4/ip_forward", "0");
+    await run(["iptables", "-P", "FORWARD", "ACCEPT"]);
+    await site.driver.createNetwork(NETWORKS["IPv4 with two subnets"] ?? assert.fail());
+    assert.equal(readSysctl("net/ipv4/ip_forward"), "1");
+    assert.ok((await ruleLines(4)).includes("filter :FORWARD DROP"));
+  });
+});

@@ -1,0 +1,75 @@
+import assert from "node:assert/strict";
+import type { Driver, NetworkRequest } from "../../../src/driver.ts";
+import type { PortBinding } from "../../../src/model.ts";
+import { NETWORKS, PORTS, endpointOf } from "../../support/networks.ts";
+
+/** The operations of a network and an endpoint on it, in the order in which engines ask for them. */
+export const OPERATIONS = [
+  "create network",
+  "create endpoint",
+  "join",
+  "publish",
+  "publish others",
+  "revoke",
+  "leave",
+  "delete endpoint",
+  "delete network",
+] as const;
+export type Operation = (typeof OPERATIONS)[number];
+
+/** A link of the test's that macvlan networks sit on. */
+export const PARENT = "wire0";
+
+const DUAL_STACK = NETWORKS["dual stack"] ?? assert.fail();
+
+/** A network of each backend, with the plans that have most steps. Their ids are the same, so one at a time. */
+export const KINDS = {
+  bridge: DUAL_STACK,
+  "macvlan with host access": {
+    ...DUAL_STACK,
+    options: { backend: "macvlan", parent: PARENT, host_access: "on" },
+  },
+  "macvlan without a parent": { ...DUAL_STACK, options: { backend: "macvlan" } },
+} as const satisfies Record<string, NetworkRequest>;
+export type Kind = keyof typeof KINDS;
+
+/** In place of {@link PORTS}: one stays, one goes, one comes. */
+const OTHERS: readonly PortBinding[] = [
+  ...PORTS.slice(0, 1),
+  { protocol: "tcp", containerPort: 443, hostAddress: "", hostPort: 8443, hostPortEnd: 8443 },
+];
+
+/** Asks a driver for an operation as an engine does, the same each time. */
+export async function perform(driver: Driver, kind: Kind, operation: Operation): Promise<void> {
+  const network = KINDS[kind];
+  const endpoint = endpointOf(network);
+  const ids = [network.id, endpoint.id] as const;
+  switch (operation) {
+    case "create network":
+      await driver.createNetwork(network);
+      return;
+    case "create endpoint":
+      await driver.createEndpoint(endpoint);
+      return;
+    case "join":
+      await driver.join(...ids, "/run/docker/netns/0123456789ab");
+      return;
+    case "publish":
+      await driver.publish(...ids, PORTS);
+      return;
+    case "publish others":
+      await driver.publish(...ids, OTHERS);
+      return;
+    case "revoke":
+      await driver.revoke(...ids);
+      return;
+    case "leave":
+      await driver.leave(...ids);
+      return;
+    case "delete endpoint":
+      await driver.deleteEndpoint(...ids);
+      return;
+    case "delete network":
+      await driver.deleteNetwork(network.id);
+  }
+}

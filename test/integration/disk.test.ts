@@ -1,0 +1,154 @@
+import assert from "node:assert/strict";
+import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { TsnetError } from "../../src/errors.ts";
+import { lockDirectory } from "../../src/store/directory-lock.ts";
+import { Store } from "../../src/store/store.ts";
+import { run } from "../lab/command.ts";
+import { hostState, ip, mustBeIsolated, wipe } from "../support/isolated.ts";
+import { NETWORKS, PORTS, endpointOf } from "../support/networks.ts";
+import { id } from "../support/requests.ts";
+import { Site } from "../support/site.ts";
+
+const network = NETWORKS["dual stack"] ?? assert.fail();
+const endpoint = endpointOf(network);
+const other = {
+  ...network,
+  id: id(9),
+  ipv4: [{ subnet: "10.99.0.0/16", gateway: "10.99.0.1/16", aux: {} }],
+  ipv6: [],
+};
+
+/** A file system of its own, in the mount namespace that the test's file has to itself. */
+const SIZE = "4m";
+
+describe("a state directory", () => {
+  let disk: string;
+
+  before(mustBeIsolated);
+  beforeEach(async () => {
+    disk = mkdtempSync(join(tmpdir(), "tsnet-disk-"));
+    await run(["mount", "-t", "tmpfs", "-o", `size=${SIZE}`, "tmpfs", disk]);
+  });
+  afterEach(async () => {
+    await run(["umount", disk]);
+    rmSync(disk, { recursive: true });
+    await wipe();
+  });
+
+  describe("on a disk that is full", () => {
+    let site: Site;
+
+    beforeEach(async () => {
+      site = new Site(disk);
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpoint);
+    });
+    afterEach(() => site.stop());
+
+    const full = /^[^\n]*: no space left on its file system; free some and try again$/;
+    const attempts: Readonly<Record<string, () => Promise<unknown>>> = {
+      createNetwork: () => site.driver.createNetwork(other),
+      createEndpoint: () => site.driver.createEndpoint(endpointOf(network, 3)),
+      join: () => site.driver.join(network.id, endpoint.id, "/run/docker/netns/x"),
+      publish: () => site.driver.publish(network.id, endpoint.id, PORTS),
+    };
+
+    for (const [what, attempt] of Object.entries(attempts))
+      it(`refuses ${what} in one line and changes nothing; with room again it is done`, async () => {
+        const before = { host: await hostState(), records: site.records() };
+        fill();
+        await assert.rejects(attempt(), (error) => {
+          assert.ok(error instanceof TsnetError);
+          assert.equal(error.code, "store");
+          assert.match(error.message, full);
+          return true;
+        });
+        assert.deepEqual({ host: await hostState(), records: site.records() }, before);
+        empty();
+        await attempt();
+        assert.notDeepEqual(site.records(), before.records);
+        assert.deepEqual(await site.reconcile(), {});
+      });
+
+    it("lets everything be read, looked at and repaired", async () => {
+      const made = await hostState();
+      fill();
+      await ip("addr flush dev ts-000001aaaaaa");
+      assert.ok((await site.reconcile())["address"]);
+      assert.deepEqual(await hostState(), made);
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpoint);
+      assert.deepEqual(await hostState(), made);
+    });
+
+    it("deletes, or says in one line why not and can be asked again; with room there is nothing left", async () => {
+      fill();
+      for (const remove of [
+        () => site.driver.deleteEndpoint(network.id, endpoint.id),
+        () => site.driver.deleteNetwork(network.id),
+      ])
+        await remove().catch((error: unknown) => {
+          assert.ok(error instanceof TsnetError);
+          assert.match(error.message, full);
+        });
+      empty();
+      await site.driver.deleteEndpoint(network.id, endpoint.id);
+      await site.driver.deleteNetwork(network.id);
+      assert.deepEqual(site.records(), {});
+      assert.deepEqual(Object.keys((await hostState()).links), ["lo"]);
+      await site.restart();
+      assert.deepEqual(site.records(), {});
+    });
+  });
+
+  it("without room for a store is refused at the start in one line, and taken with it", async () => {
+    const state = join(disk, "state");
+    mkdirSync(state);
+    fill();
+    assert.throws(() => new Store(state), {
+      message: new RegExp(`^store ${state}: no space left on its file system; free some and try again$`),
+    });
+    empty();
+    await new Store(state).close();
+  });
+
+  it("that is read-only is refused at the start in one line, with what is in it as it was", async () => {
+    const directory = join(disk, "state");
+    const store = new Store(directory);
+    await store.put(`network/${network.id}`, network);
+    await store.save();
+    const records = store.list("");
+    await store.close();
+    await run(["mount", "-o", "remount,ro", disk]);
+    const told = "its file system is read-only; remount it or choose another --state-dir";
+    assert.throws(() => lockDirectory(directory), { message: `state directory ${directory}: ${told}` });
+    assert.throws(() => new Store(directory), { message: `store ${directory}: ${told}` });
+    await run(["mount", "-o", "remount,rw", disk]);
+    const again = new Store(directory);
+    assert.deepEqual(again.list(""), records);
+    await again.close();
+  });
+
+  /** Takes all the room there is. */
+  function fill(): void {
+    const fd = openSync(join(disk, "filler"), "w");
+    try {
+      for (const size of [65_536, 4096, 1]) {
+        const block = Buffer.alloc(size, 1);
+        try {
+          for (;;) writeSync(fd, block);
+        } catch (error) {
+          assert.equal((error as NodeJS.ErrnoException).code, "ENOSPC");
+        }
+      }
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  function empty(): void {
+    rmSync(join(disk, "filler"));
+  }
+});

@@ -1,0 +1,575 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Announcer } from "../../src/announcer.ts";
+import type { EndpointRequest, NetworkRequest } from "../../src/driver.ts";
+import { run } from "../lab/command.ts";
+import {
+  type HostState,
+  flushRules,
+  hostState,
+  ip,
+  ipAddresses,
+  ipLink,
+  mustBeIsolated,
+  plugWire,
+  readSysctl,
+  setSysctl,
+  wipe,
+} from "../support/isolated.ts";
+import { memoryLog } from "../support/log.ts";
+import { id } from "../support/requests.ts";
+import { Site } from "../support/site.ts";
+import { until } from "../support/until.ts";
+import type { Moment } from "../support/world.ts";
+
+const PARENT = "wire0";
+const V4 = { subnet: "10.1.0.0/16", gateway: "10.1.0.1/16", aux: {} };
+const V6 = { subnet: "fd01::/64", gateway: "fd01::1/64", aux: {} };
+const DEFAULTS = { id: id(1), internal: false, ipv4: [V4], ipv6: [V6] };
+const ON_PARENT = { backend: "macvlan", parent: PARENT };
+
+/** One network of each kind that plans differ by; their ids are the same, so one at a time. */
+const NETWORKS: Readonly<Record<string, NetworkRequest>> = {
+  "dual stack": { ...DEFAULTS, options: ON_PARENT },
+  "IPv4 only with host access": { ...DEFAULTS, ipv6: [], options: { ...ON_PARENT, host_access: "on" } },
+  "dual stack with host access": { ...DEFAULTS, options: { ...ON_PARENT, host_access: "on" } },
+  private: { ...DEFAULTS, options: { ...ON_PARENT, macvlan_mode: "private" } },
+  passthru: { ...DEFAULTS, options: { ...ON_PARENT, macvlan_mode: "passthru" } },
+  "without a parent": { ...DEFAULTS, options: { backend: "macvlan" } },
+};
+
+const MOMENTS: readonly Moment[] = ["before", "after"];
+const CONTAINER_END = linkOf(2);
+const SHIM = `tsm${id(1).slice(0, 12)}`;
+
+describe("macvlan backend on the kernel", () => {
+  let site: Site;
+  let atFirst: HostState;
+  const sandboxes: FakeSandbox[] = [];
+
+  before(mustBeIsolated);
+  beforeEach(async () => {
+    await plugWire();
+    atFirst = await hostState();
+    site = new Site();
+  });
+  afterEach(async () => {
+    await site.stop();
+    for (const sandbox of sandboxes.splice(0)) await sandbox.end();
+    await wipe();
+  });
+
+  for (const [kind, network] of Object.entries(NETWORKS)) {
+    const endpoint = endpointOf(network, 2);
+    const access = network.options["host_access"] === "on";
+    const make = async () => {
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpoint);
+    };
+
+    describe(`a network that is ${kind}`, () => {
+      it("has for an endpoint a link for the sandbox: marked, down, with the MAC it told and the parent's MTU", async () => {
+        const parent = await ipLink(PARENT);
+        await site.driver.createNetwork(network);
+        const mac = await site.driver.createEndpoint(endpoint);
+        const link = await ipLink(CONTAINER_END);
+        assert.ok(link);
+        assert.equal(link.linkinfo?.info_kind, "macvlan");
+        assert.equal(link.address, mac);
+        assert.equal(mac === parent?.address, kind === "passthru");
+        assert.equal(link.ifalias, `tsnet endpoint ${endpoint.id}`);
+        assert.equal(link.group, "29811");
+        assert.equal(link.mtu, 1500);
+        assert.ok(!link.flags.includes("UP"));
+        const { stdout } = await run(["ip", "-d", "link", "show", CONTAINER_END]);
+        assert.match(stdout, new RegExp(`macvlan mode ${network.options["macvlan_mode"] ?? "bridge"} `));
+      });
+
+      it("is not changed by being made a second time, nor after a restart", async () => {
+        await make();
+        const [made, records] = [await everything(), site.records()];
+        await make();
+        await site.restart();
+        await make();
+        assert.deepEqual(await everything(), made);
+        assert.deepEqual(site.records(), records);
+        assert.deepEqual(await site.reconcile(), {});
+        assert.deepEqual(await everything(), made);
+      });
+
+      it("leaves the host as it was, in whatever order it is deleted", async () => {
+        await make();
+        assert.notDeepEqual(await hostState(), atFirst);
+        await site.driver.deleteEndpoint(network.id, endpoint.id);
+        await site.driver.deleteNetwork(network.id);
+        assert.deepEqual(await hostState(), atFirst);
+        await make();
+        await site.restart();
+        await site.driver.deleteNetwork(network.id);
+        await site.driver.deleteNetwork(network.id);
+        assert.deepEqual(await hostState(), atFirst);
+        assert.deepEqual(site.records(), {});
+      });
+
+      it("is made again by the reconciler when all of it is gone", async () => {
+        await make();
+        const made = await everything();
+        for (const name of [CONTAINER_END, SHIM, `tsp${id(1).slice(0, 12)}`])
+          await run(["ip", "link", "delete", name], { allowFailure: true });
+        await flushRules({ chains: true });
+        assert.notDeepEqual(await everything(), made);
+        const drift = await site.reconcile();
+        assert.ok((drift["link"] ?? 0) >= 1);
+        assert.deepEqual(await everything(), made);
+      });
+
+      it("leaves host and store as they were, whichever step fails, and can be made then", async function () {
+        this.timeout(120_000);
+        for (const name of ["network", "endpoint"] as const) {
+          const [host, store] = [await everything(), JSON.stringify(site.records())];
+          let steps = 1;
+          for (let step = 0; step < steps; step += 1)
+            for (const moment of MOMENTS) {
+              site.faults.plan([step, moment]);
+              const failure = await one(name).then(() => "none", String);
+              // On a parent that is there already a network has nothing to make.
+              if (name === "network" && site.faults.calls.length === 0) break;
+              assert.match(failure, /fault (before|after) apply/);
+              const what = `${site.faults.calls[step] ?? "?"}, ${moment}`;
+              assert.deepEqual(await everything(), host, what);
+              assert.equal(JSON.stringify(site.records()), store, what);
+              site.faults.plan();
+              await one(name);
+              steps = site.faults.calls.length;
+              assert.deepEqual(await site.reconcile(), {}, what);
+              site.faults.plan();
+              if (name === "network") await site.driver.deleteNetwork(network.id);
+              else await site.driver.deleteEndpoint(network.id, endpoint.id);
+              assert.deepEqual(await everything(), host, what);
+            }
+          await one(name);
+        }
+      });
+
+      it("is deleted completely in the end, whichever step of that fails", async function () {
+        this.timeout(120_000);
+        for (const name of ["endpoint", "network"] as const) {
+          let steps = 1;
+          for (let step = 0; step < steps; step += 1)
+            for (const moment of MOMENTS) {
+              await make();
+              site.faults.plan([step, moment]);
+              const removal =
+                name === "endpoint"
+                  ? site.driver.deleteEndpoint(network.id, endpoint.id)
+                  : site.driver.deleteNetwork(network.id);
+              assert.match(await removal.then(() => "none", String), /fault (before|after) revert/);
+              steps = site.faults.calls.length;
+              const what = `${name}: ${site.faults.calls[step] ?? "?"}, ${moment}`;
+              site.faults.plan();
+              site.engineKnows = [];
+              await site.reconcile();
+              assert.deepEqual(await everything(), { ...atFirst, routes: [], neighbours: [] }, what);
+              assert.deepEqual(site.records(), {}, what);
+            }
+        }
+      });
+    });
+
+    async function one(name: "network" | "endpoint"): Promise<void> {
+      if (name === "network") await site.driver.createNetwork(network);
+      else await site.driver.createEndpoint(endpoint);
+    }
+
+    it(`${access ? "has" : "has no"} link of the host's own beside the containers: ${kind}`, async () => {
+      await make();
+      assert.equal((await ipLink(SHIM)) !== undefined, access);
+    });
+  }
+
+  describe("host access", () => {
+    const network = NETWORKS["dual stack with host access"] ?? assert.fail();
+
+    it("has for each container's address a neighbour and a route from the parent's address", async () => {
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpointOf(network, 2));
+      await site.driver.createEndpoint(endpointOf(network, 3));
+      assert.deepEqual(await routes(), [
+        "10.1.0.2 from 10.1.0.200",
+        "10.1.0.3 from 10.1.0.200",
+        "fd01::2 from fd01::200",
+        "fd01::3 from fd01::200",
+      ]);
+      assert.deepEqual(await neighbours(), [
+        "10.1.0.2 02:42:0a:01:00:02 PERMANENT",
+        "10.1.0.3 02:42:0a:01:00:03 PERMANENT",
+        "fd01::2 02:42:0a:01:00:02 PERMANENT",
+        "fd01::3 02:42:0a:01:00:03 PERMANENT",
+      ]);
+      assert.deepEqual(await ipAddresses(SHIM), ["fd01::200/128"]);
+      assert.equal(readSysctl(`net/ipv4/conf/${SHIM}/arp_filter`), "1");
+      assert.equal(readSysctl(`net/ipv6/conf/${SHIM}/accept_ra`), "0");
+      await site.driver.deleteEndpoint(network.id, id(2));
+      assert.deepEqual(await routes(), ["10.1.0.3 from 10.1.0.200", "fd01::3 from fd01::200"]);
+      await site.driver.deleteEndpoint(network.id, id(3));
+      await until("the host's own link to go", async () => (await ipLink(SHIM)) === undefined);
+    });
+
+    it("leaves what leads to an address alone when one that had it before is deleted", async () => {
+      await site.driver.createNetwork(network);
+      const former = endpointOf(network, 2);
+      await site.driver.createEndpoint(former);
+      await site.driver.createEndpoint({ ...former, id: id(3) });
+      const before = [await routes(), await neighbours()];
+      await site.driver.deleteEndpoint(network.id, former.id);
+      assert.deepEqual([await routes(), await neighbours()], before);
+      await site.driver.deleteEndpoint(network.id, id(3));
+      assert.deepEqual([await routes(), await neighbours()], [[], []]);
+    });
+
+    it("refuses a container whose address somebody else has a route for, and leaves that alone", async () => {
+      await site.driver.createNetwork(network);
+      await ip("route add 10.1.0.2/32 dev wire1");
+      await assert.rejects(
+        site.driver.createEndpoint(endpointOf(network, 2)),
+        /route 10\.1\.0\.2\/32 exists and does not lead to tsm/,
+      );
+      assert.match((await run(["ip", "route", "show", "10.1.0.2/32"])).stdout, /dev wire1/);
+    });
+  });
+
+  describe("a container's link", () => {
+    const network = NETWORKS["dual stack with host access"] ?? assert.fail();
+    const endpoint = endpointOf(network, 2);
+
+    it("is made again inside the sandbox, as the engine had it, when its parent was gone", async () => {
+      const sandbox = await joined();
+      const before = await sandbox.describe();
+      await ip("link delete wire0");
+      assert.deepEqual(await sandbox.links(), ["lo"]);
+      await site.reconcile();
+      assert.deepEqual(await sandbox.links(), ["lo"]);
+      assert.equal(site.reconciler.degraded.get(`network ${network.id}`), "parent wire0 is gone");
+      await plugWire();
+      assert.ok(((await site.reconcile())["link"] ?? 0) >= 1);
+      assert.deepEqual(await sandbox.describe(), before);
+      assert.equal(site.reconciler.degraded.size, 0);
+      assert.deepEqual(await site.reconcile(), {});
+    });
+
+    it("has another number if that is what is free, and no default route beside another network's", async () => {
+      const sandbox = await joined();
+      await ip("link delete wire0");
+      await sandbox.ip("link add eth0 type veth peer name other");
+      await sandbox.ip("link set eth0 up");
+      await sandbox.ip("address add 192.0.2.2/24 dev eth0");
+      await sandbox.ip("route add default via 192.0.2.1");
+      await plugWire();
+      await site.reconcile();
+      assert.deepEqual(await sandbox.links(), ["eth0", "eth1", "lo", "other"]);
+      const { routes } = await sandbox.describe("eth1");
+      assert.deepEqual(routes, ["default via fd01::1"]);
+    });
+
+    it("is a stand-in without carrier while there is no parent, and replaced under the same name", async () => {
+      await site.driver.createNetwork(network);
+      await ip("link delete wire0");
+      const mac = await site.driver.createEndpoint(endpoint);
+      const standIn = await ipLink(CONTAINER_END);
+      assert.equal(standIn?.linkinfo?.info_kind, "veth");
+      assert.equal(standIn.address, mac);
+      const sandbox = await start();
+      await site.driver.join(network.id, endpoint.id, sandbox.path);
+      await sandbox.take(endpoint, "lan7");
+      assert.deepEqual(await site.reconcile(), {});
+      await plugWire();
+      await site.reconcile();
+      const { kind, flags } = await sandbox.describe("lan7");
+      assert.equal(kind, "macvlan");
+      assert.ok(flags.includes("LOWER_UP"));
+      assert.equal(await ipLink(`tsh${id(2).slice(0, 12)}`), undefined);
+      await site.driver.deleteEndpoint(network.id, endpoint.id);
+      await site.driver.deleteNetwork(network.id);
+      assert.deepEqual(await sandbox.links(), ["lo"]);
+    });
+
+    it("is left to the engine once the container has left", async () => {
+      const sandbox = await joined();
+      await site.driver.leave(network.id, endpoint.id);
+      await sandbox.ip("link delete eth0");
+      assert.deepEqual(await site.reconcile(), {});
+      assert.deepEqual(await sandbox.links(), ["lo"]);
+      assert.equal(await ipLink(CONTAINER_END), undefined);
+    });
+
+    it("is nothing to repair in a sandbox that is gone or not there yet", async () => {
+      const sandbox = await joined();
+      await sandbox.end();
+      assert.deepEqual(await site.reconcile(), {});
+      assert.equal(site.reconciler.degraded.size, 0);
+    });
+
+    it("follows the parent's MTU inside the sandbox, up and down, but not beyond the option", async () => {
+      const limited = {
+        ...network,
+        options: { ...network.options, "com.docker.network.driver.mtu": "1450" },
+      };
+      const sandbox = await joined(limited);
+      for (const [parent, expected] of [
+        [1400, 1400],
+        [9000, 1450],
+      ]) {
+        await ip(`link set wire0 mtu ${String(parent)}`);
+        await site.reconcile();
+        assert.equal((await sandbox.describe()).mtu, expected);
+      }
+    });
+
+    /** A container on the network, as the engine sets it up. */
+    async function joined(of = network): Promise<FakeSandbox> {
+      await site.driver.createNetwork(of);
+      await site.driver.createEndpoint(endpoint);
+      const sandbox = await start();
+      await site.driver.join(of.id, endpoint.id, sandbox.path);
+      await sandbox.take(endpoint, "eth0");
+      return sandbox;
+    }
+
+    async function start(): Promise<FakeSandbox> {
+      const sandbox = await FakeSandbox.start();
+      sandboxes.push(sandbox);
+      return sandbox;
+    }
+  });
+
+  describe("Announcer", () => {
+    it("tells the neighbours of a container's addresses, if the engine does not", async () => {
+      const network = NETWORKS["dual stack"] ?? assert.fail();
+      const endpoint = endpointOf(network, 2);
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpoint);
+      const [sandbox, neighbour] = [await FakeSandbox.start(), await FakeSandbox.start()];
+      sandboxes.push(sandbox, neighbour);
+      await ip(`link set wire1 netns ${String(neighbour.pid)}`);
+      await neighbour.ip("address add 10.1.0.99/16 dev wire1");
+      await neighbour.ip("address add fd01::99/64 dev wire1 nodad");
+      await neighbour.ip("link set wire1 up");
+      const former = "lladdr 02:00:00:00:00:99 dev wire1 nud reachable";
+      for (const address of ["10.1.0.2", "fd01::2"]) await neighbour.ip(`neigh replace ${address} ${former}`);
+      await site.driver.join(network.id, endpoint.id, sandbox.path);
+      const joined = { ...endpoint, mac: "", createdAt: 0, sandbox: sandbox.path };
+      const known = async () => {
+        const { stdout } = await run([
+          "nsenter",
+          `--net=${neighbour.path}`,
+          "ip",
+          "neigh",
+          "show",
+          "dev",
+          "wire1",
+        ]);
+        return stdout.split("\n").filter((line) => line.includes("02:42:0a:01:00:02")).length;
+      };
+      const announcers = ["28.5.2+dfsg4", "26.1.5"].map(
+        (version) => new Announcer({ version: async () => version }, memoryLog().log),
+      );
+      try {
+        announcers[0]?.moved(joined);
+        // It is told before the engine has brought the link up, as it is in life.
+        await sandbox.take(endpoint, "eth0");
+        await sleep(300);
+        assert.equal(await known(), 0);
+        announcers[1]?.moved(joined);
+        await until("both addresses to be known", async () => (await known()) === 2);
+      } finally {
+        for (const announcer of announcers) announcer.stop();
+      }
+    });
+  });
+
+  describe("what leads from the host to a container", () => {
+    const network = NETWORKS["dual stack with host access"] ?? assert.fail();
+    const setting = `net/ipv4/conf/${SHIM}/arp_filter`;
+    /** What somebody does by hand, and as what it is counted. */
+    const damages: Readonly<Record<string, readonly [drift: string, act: () => Promise<unknown>]>> = {
+      "an IPv4 neighbour deleted": ["neighbour", () => ip(`neigh del 10.1.0.2 dev ${SHIM}`)],
+      "an IPv6 neighbour deleted": ["neighbour", () => ip(`neigh del fd01::2 dev ${SHIM}`)],
+      "every neighbour deleted": [
+        "neighbour",
+        () => ip(`neigh del 10.1.0.2 dev ${SHIM}`, `neigh del fd01::2 dev ${SHIM}`),
+      ],
+      "an IPv4 route deleted": ["route", () => ip(`route del 10.1.0.2/32 dev ${SHIM}`)],
+      "an IPv6 route deleted": ["route", () => ip(`route del fd01::2/128 dev ${SHIM}`)],
+      "its address deleted": ["addresses", () => ip(`addr del fd01::200/128 dev ${SHIM}`)],
+      "the link set down": ["link", () => ip(`link set ${SHIM} down`)],
+      "the link deleted": ["link", () => ip(`link delete ${SHIM}`)],
+      "its setting changed": ["sysctl", () => setSysctl(setting, "0")],
+      "its rules flushed": ["rules", () => flushRules({ chains: false })],
+    };
+
+    for (const [what, [drift, act]] of Object.entries(damages))
+      it(`is back within a second, logged and counted: ${what}`, async function () {
+        // A second is short on a machine that does other things; one that is always late still fails.
+        this.retries(2);
+        await site.driver.createNetwork(network);
+        await site.driver.createEndpoint(endpointOf(network, 2));
+        const made = { ...(await everything()), setting: readSysctl(setting) };
+        await site.reconciler.start();
+        await act();
+        const start = Date.now();
+        await until("it is repaired", async () => {
+          if (!site.reconciler.drift.has(drift)) return false;
+          assert.deepEqual({ ...(await everything()), setting: readSysctl(setting) }, made);
+          return true;
+        });
+        assert.ok(site.repairedAt - start < 1000, `it took ${String(site.repairedAt - start)} ms`);
+        const told = site.lines.filter(({ msg, kind }) => msg === "drift repaired" && kind === drift);
+        assert.ok(told.length > 0 && told.every(({ what: text }) => String(text).length > drift.length));
+      });
+  });
+
+  describe("events", () => {
+    const network = NETWORKS["dual stack with host access"] ?? assert.fail();
+
+    it("tell that the engine has taken a link, and that a parent is gone and back", async () => {
+      site.engineKnows = [id(1), id(2)];
+      await site.reconciler.start();
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpointOf(network, 2));
+      const sandbox = await FakeSandbox.start();
+      sandboxes.push(sandbox);
+      await site.driver.join(network.id, id(2), sandbox.path);
+      await sandbox.take(endpointOf(network, 2), "eth0");
+      await until("the move to be noticed", () => site.moved.includes(id(2)));
+      await ip("link delete wire0");
+      const trouble = () => site.reconciler.degraded.get(`network ${network.id}`);
+      await until("the loss to be noticed", () => trouble() === "parent wire0 is gone");
+      await plugWire();
+      await until("the container to have its link again", async () =>
+        (await sandbox.links()).includes("eth0"),
+      );
+      await until("the network to be well", () => trouble() === undefined);
+      await ip(`link set wire0 down`);
+      await until("the parent to be seen down", () => trouble() === "parent wire0 is down");
+    });
+  });
+});
+
+function endpointOf(network: NetworkRequest, number: number): EndpointRequest {
+  return {
+    network: network.id,
+    id: id(number),
+    ...(network.ipv4.length > 0 ? { ipv4: `10.1.0.${String(number)}/16` } : {}),
+    ...(network.ipv6.length > 0 ? { ipv6: `fd01::${number.toString(16)}/64` } : {}),
+  };
+}
+
+function linkOf(number: number): string {
+  return `tsc${id(number).slice(0, 12)}`;
+}
+
+/** The host, with what leads from it to containers. */
+async function everything(): Promise<object> {
+  return { ...(await hostState()), routes: await routes(), neighbours: await neighbours() };
+}
+
+/** The routes by the host's own link. */
+async function routes(): Promise<string[]> {
+  const all = await Promise.all(
+    ["-4", "-6"].map(async (family) => {
+      const { stdout } = await run(["ip", "-j", family, "route", "show", "proto", "116"]);
+      return JSON.parse(stdout || "[]") as { dst: string; dev: string; prefsrc?: string }[];
+    }),
+  );
+  return all.flat().map(({ dst, dev, prefsrc }) => {
+    assert.equal(dev, SHIM);
+    return `${dst} from ${prefsrc ?? "nowhere"}`;
+  });
+}
+
+async function neighbours(): Promise<string[]> {
+  const { stdout } = await run(["ip", "-j", "neigh", "show", "nud", "permanent"]);
+  const all = JSON.parse(stdout || "[]") as { dst: string; dev: string; lladdr: string; state: string[] }[];
+  return all
+    .filter(({ dev }) => dev === SHIM)
+    .map(({ dst, lladdr, state }) => `${dst} ${lladdr} ${state.join()}`)
+    .sort();
+}
+
+/** A network namespace that stands for a container's. */
+class FakeSandbox {
+  readonly path: string;
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+    this.path = `/proc/${String(child.pid)}/ns/net`;
+  }
+
+  static async start(): Promise<FakeSandbox> {
+    const script = "ip link set lo up; echo 1; exec sleep infinity";
+    const child = spawn("setpriv", ["--pdeathsig=KILL", "unshare", "--net", "sh", "-c", script], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    await once(child.stdout, "data");
+    return new FakeSandbox(child);
+  }
+
+  /** Does what the engine does with an endpoint's link. */
+  async take({ id: endpoint, ipv4 = "", ipv6 = "" }: EndpointRequest, name: string): Promise<void> {
+    await ip(`link set tsc${endpoint.slice(0, 12)} netns ${String(this.#child.pid)} name ${name}`);
+    await this.ip(`address add ${ipv4} dev ${name}`);
+    await this.ip(`address add ${ipv6} dev ${name} nodad`);
+    await this.ip(`link set ${name} up`);
+    await this.ip("route add default via 10.1.0.1");
+    await this.ip("route add default via fd01::1");
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  async ip(command: string): Promise<string> {
+    return (await run(["nsenter", `--net=${this.path}`, "ip", ...command.split(" ")])).stdout;
+  }
+
+  async links(): Promise<string[]> {
+    const all = JSON.parse(await this.ip("-j link")) as { ifname: string }[];
+    return all.map(({ ifname }) => ifname).sort();
+  }
+
+  async describe(name = "eth0") {
+    const [link] = JSON.parse(await this.ip(`-j -d address show ${name}`)) as {
+      mtu: number;
+      address: string;
+      flags: string[];
+      linkinfo: { info_kind: string };
+      addr_info: { local: string; prefixlen: number; scope: string }[];
+    }[];
+    assert.ok(link);
+    const defaults = await Promise.all(
+      ["-4", "-6"].map(async (family) => {
+        const all = JSON.parse((await this.ip(`-j ${family} route show default dev ${name}`)) || "[]") as {
+          gateway: string;
+        }[];
+        return all.map(({ gateway }) => `default via ${gateway}`);
+      }),
+    );
+    return {
+      ...{ mtu: link.mtu, mac: link.address, flags: link.flags, kind: link.linkinfo.info_kind },
+      addresses: link.addr_info
+        .filter(({ scope }) => scope === "global")
+        .map(({ local, prefixlen }) => `${local}/${String(prefixlen)}`),
+      routes: defaults.flat(),
+    };
+  }
+
+  async end(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const gone = once(this.#child, "exit");
+    this.#child.kill("SIGKILL");
+    await gone;
+  }
+}

@@ -1,0 +1,199 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { FamilyRules } from "../../src/firewall/family.ts";
+import { type Hook, hooks, standingRules } from "../../src/firewall/layout.ts";
+import { entrance } from "../../src/firewall/port-rules.ts";
+import { type Rule, ruleKey } from "../../src/firewall/rule.ts";
+import { Iptables } from "../../src/kernel/iptables.ts";
+import { run } from "../lab/command.ts";
+import { useIptables } from "../support/iptables-variant.ts";
+import { mustBeIsolated, ruleLines, wipe } from "../support/isolated.ts";
+import { portRules, ruleSets } from "../support/rule-sets.ts";
+
+const ENGINE_BRIDGES = ["br-0123456789ab", "docker0"];
+const FOREIGN = "*filter\n:MINE - [0:0]\n-A FORWARD -j MINE\n-A MINE -s 203.0.113.9/32 -j ACCEPT\nCOMMIT\n";
+
+/** Not a chain, of what {@link ruleLines} gives. */
+function isRule(text: string): boolean {
+  return text.includes(" -A ");
+}
+
+/** `table -A CHAIN spec` of a rule. */
+function line({ table, name, spec }: Omit<Rule, "family">): string {
+  return `${table} -A ${name} ${spec}`;
+}
+
+/** What must be in tsnet's chains, for these rules of networks. */
+function chained(rules: readonly Rule[]): string[] {
+  const jumps = new Map<string, string>();
+  for (const rule of rules)
+    for (let { name } = rule, jump = entrance(name); jump; { name } = jump, jump = entrance(name))
+      jumps.set(ruleKey(jump), line(jump));
+  return [...standingRules(ENGINE_BRIDGES).map(line), ...jumps.values(), ...rules.map(line)];
+}
+
+/** The jumps that there must be for these rules of networks: those to chains that have rules. */
+function neededHooks(family: 4 | 6, rules: readonly Rule[]): Hook[] {
+  const lines = chained(rules);
+  return hooks(family).filter(({ to }) => lines.some((one) => one.startsWith(`${to.table} -A ${to.name} `)));
+}
+
+/** Everything that must be in iptables-save besides chains, for these rules of networks. */
+function wanted(family: 4 | 6, rules: readonly Rule[]): string[] {
+  const jumps = neededHooks(family, rules).map(({ from, to, spec }) => `${to.table} -A ${from} ${spec}`);
+  return [...jumps, ...chained(rules)].sort();
+}
+
+for (const variant of ["nf_tables", "legacy"] as const)
+  describe(`rules in iptables (${variant})`, () => {
+    let restorePath: () => Promise<void>;
+    const program = (family: 4 | 6, command: string) =>
+      `${family === 4 ? "iptables" : "ip6tables"}${command}`;
+    const saved = async (family: 4 | 6) => await ruleLines(family, program(family, "-save"));
+    let opened: Iptables[] = [];
+    const open = (family: 4 | 6) => {
+      const iptables = new Iptables(family);
+      opened.push(iptables);
+      const rules = new FamilyRules(family, iptables);
+      rules.setEngineBridges(ENGINE_BRIDGES);
+      return rules;
+    };
+
+    before(async () => {
+      mustBeIsolated();
+      restorePath = await useIptables(variant);
+      assert.match((await run(["iptables", "--version"])).stdout, new RegExp(variant));
+    });
+    afterEach(async () => {
+      for (const iptables of opened) iptables.close();
+      opened = [];
+      await wipe();
+    });
+    after(() => restorePath());
+
+    it("come back from iptables-save exactly as they were written, every golden set of them", async function () {
+      this.timeout(120_000);
+      for (const family of [4, 6] as const) {
+        const rules = open(family);
+        const sets = ruleSets().filter((set) => set.family === family);
+        const ports = { titles: ["published ports"], rules: portRules(family) };
+        for (const { titles, rules: set } of [...sets, ports]) {
+          assert.equal(await rules.change(set, []), true);
+          const there = (await saved(family)).filter(isRule);
+          assert.deepEqual(there.sort(), wanted(family, set), titles[0]);
+          // What was read back is taken for what was written, so there is nothing to do.
+          rules.forget();
+          assert.equal(await rules.change(set, []), false, titles[0]);
+          await rules.change([], set);
+          assert.deepEqual(await saved(family), [], titles[0]);
+        }
+      }
+    });
+
+    it("are in the golden files to the letter", () => {
+      const golden = ["nat", "nat-unprotected", "routed", "isolated", "ports"]
+        .map((name) =>
+          readFileSync(join(import.meta.dirname, `../unit/firewall/golden/${name}.rules`), "utf8"),
+        )
+        .join("\n");
+      const rules = [...ruleSets().flatMap((set) => set.rules), ...portRules(4), ...portRules(6)];
+      for (const { table, name, spec } of rules)
+        assert.ok(golden.includes(`-t ${table} -A ${name} ${spec}\n`));
+    });
+
+    it("are put right whatever others did to the tables meanwhile, and others' are left alone", async () => {
+      const family = 4;
+      const rules = open(family);
+      const [set = assert.fail(), other = assert.fail()] = ruleSets().filter(({ titles }) =>
+        titles[0]?.startsWith("IPv4"),
+      );
+      const restore = program(family, "-restore");
+      await run([restore, "--noflush"], { input: FOREIGN });
+      const foreign = await saved(family);
+      const acts: Record<string, () => Promise<unknown>> = {
+        "flush every table": () =>
+          run(["sh", "-c", `for t in mangle nat filter; do ${program(family, "")} -w -t $t -F; done`]),
+        "flush and delete chains": () =>
+          run([
+            "sh",
+            "-c",
+            `for t in mangle nat; do ${program(family, "")} -w -t $t -F; ${program(family, "")} -w -t $t -X; done`,
+          ]),
+        "delete the jumps": () =>
+          run([restore, "--noflush"], {
+            input: neededHooks(family, set.rules)
+              .map(({ from, to, spec }) => `*${to.table}\n-D ${from} ${spec}\nCOMMIT\n`)
+              .join(""),
+          }),
+        "put rules of theirs before and behind": () =>
+          run([restore, "--noflush"], {
+            input: "*mangle\n-I FORWARD 1 -j ACCEPT\n-A FORWARD -j ACCEPT\nCOMMIT\n",
+          }),
+        "add every rule once more": () =>
+          run([restore, "--noflush"], {
+            input: set.rules.map((rule) => `*${rule.table}\n-A ${rule.name} ${rule.spec}\nCOMMIT\n`).join(""),
+          }),
+      };
+      for (const [what, act] of Object.entries(acts)) {
+        await rules.change(set.rules, []);
+        await act();
+        rules.forget();
+        await rules.change(set.rules, []);
+        const there = new Set(await saved(family));
+        for (const rule of wanted(family, set.rules)) assert.ok(there.has(rule), `${what}: ${rule}`);
+        // What others did is seen by the program that stays, not only by the one that reads.
+        await rules.change(other.rules, set.rules);
+        await rules.change([], other.rules);
+        await run(["sh", "-c", `${program(family, "")} -w -t mangle -F FORWARD`]);
+        rules.forget();
+        for (const owner of await rules.owners())
+          await rules.change([], [...(await rules.rulesOf(owner)).values()]);
+        if (what === "flush every table") await run([restore, "--noflush"], { input: FOREIGN });
+        assert.deepEqual(await saved(family), foreign, what);
+      }
+    });
+
+    it("that iptables refuses are said with its own words, nothing of their table is there, and the next go through", async () => {
+      const rules = open(4);
+      const [set = assert.fail()] = ruleSets().filter(({ titles }) => titles[0]?.startsWith("IPv4"));
+      const bad: Rule = {
+        family: 4,
+        table: "mangle",
+        name: "TSNET-TO",
+        spec: "-m comment --comment tsnet-x -j NOWHERE",
+      };
+      await rules.change(set.rules, []);
+      const before = await saved(4);
+      await assert.rejects(rules.change([bad], []), /^KernelError: .*iptables-restore.*NOWHERE/);
+      assert.deepEqual(await saved(4), before);
+      await rules.change([], set.rules);
+      assert.deepEqual(await saved(4), []);
+    });
+
+    it("go in although the program that waits for them was killed", async () => {
+      const rules = open(4);
+      const [set = assert.fail(), other = assert.fail()] = ruleSets().filter(({ titles }) =>
+        titles[0]?.startsWith("IPv4"),
+      );
+      await rules.change(set.rules, []);
+      const children = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").trim().split(" ");
+      const waiting = children
+        .map(Number)
+        .filter((pid) => readFileSync(`/proc/${pid}/comm`, "utf8").includes("tables"));
+      assert.equal(waiting.length, 1);
+      for (const pid of waiting) process.kill(pid, "SIGKILL");
+      await rules.change(other.rules, []);
+      const there = (await saved(4)).filter(isRule);
+      for (const rule of wanted(4, [...set.rules, ...other.rules])) assert.ok(there.includes(rule), rule);
+    });
+
+    it("do not keep others out between two changes", async () => {
+      const rules = open(4);
+      const [set = assert.fail()] = ruleSets();
+      await rules.change(set.rules, []);
+      const start = performance.now();
+      await run(["iptables", "-w", "1", "-A", "INPUT", "-j", "ACCEPT"]);
+      assert.ok(performance.now() - start < 900);
+    });
+  });
