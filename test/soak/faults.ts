@@ -1,0 +1,86 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Ground } from "./ground.ts";
+import type { Random } from "./random.ts";
+
+/** Something that goes wrong while operations are under way, and is over when it resolves. */
+export interface Fault {
+  readonly what: string;
+  /** Containers that do not always restart have ended afterwards. */
+  readonly endsContainers?: true;
+  readonly happen: (ground: Ground, random: Random) => Promise<void>;
+}
+
+/** For how long a daemon is away at most: the engine repeats a request for 15 s. */
+const AWAY_MS = 2000;
+
+const TABLES = ["raw", "mangle", "nat", "filter"];
+const FLUSH = ["iptables", "ip6tables"]
+  .flatMap((program) => TABLES.map((table) => `${program} -w -t ${table} -F; ${program} -w -t ${table} -X`))
+  .join("\n");
+
+export const FAULTS: readonly Fault[] = [
+  {
+    what: "tsnet killed",
+    happen: async ({ host }, random) => {
+      await host.killTsnet();
+      await sleep(random.below(AWAY_MS));
+      await host.startTsnet();
+    },
+  },
+  {
+    what: "tsnet stopped",
+    happen: async ({ host }, random) => {
+      await host.stopTsnet();
+      await sleep(random.below(AWAY_MS));
+      await host.startTsnet();
+    },
+  },
+  {
+    what: "engine killed",
+    endsContainers: true,
+    happen: async ({ host }) => {
+      await host.killEngine();
+      await host.startEngine();
+    },
+  },
+  {
+    what: "engine and tsnet killed",
+    endsContainers: true,
+    happen: async ({ host }, random) => {
+      await Promise.all([host.killEngine(), host.killTsnet()]);
+      const engine = random.next() < 0.5 ? host.startEngine() : undefined;
+      await sleep(engine ? random.below(AWAY_MS) : 0);
+      await host.startTsnet();
+      await (engine ?? host.startEngine());
+    },
+  },
+  {
+    what: "rules flushed",
+    happen: async ({ host }) => {
+      // A chain that tsnet has put back already is in use and stays.
+      await host.exec(["sh", "-c", FLUSH], { allowFailure: true });
+    },
+  },
+  {
+    what: "link deleted",
+    happen: async ({ host }, random) => {
+      const links = await ownLinks(host, "ts[-mp]");
+      const link = random.pick(links);
+      if (link) await host.exec(["ip", "link", "delete", link], { allowFailure: true });
+    },
+  },
+  {
+    what: "parent unplugged",
+    happen: async (ground, random) => {
+      await ground.unplug();
+      await sleep(random.below(AWAY_MS));
+      await ground.plug();
+    },
+  },
+];
+
+/** Links of tsnet's by a pattern of their names' beginning. */
+async function ownLinks(host: Ground["host"], pattern: string): Promise<string[]> {
+  const { stdout } = await host.exec(["ip", "-br", "link", "show"]);
+  return [...stdout.matchAll(new RegExp(`^${pattern}[0-9a-f]{12}(?=[@ ])`, "gm"))].map(([name]) => name);
+}

@@ -1,0 +1,66 @@
+import { Command, InvalidArgumentError } from "commander";
+import { randomInt } from "node:crypto";
+import { writeFile } from "node:fs/promises";
+import { type EngineLine, parseEngineLine } from "../lab/engines.ts";
+import { LabHost } from "../lab/host.ts";
+import { Underlay } from "../lab/underlay.ts";
+import { soak } from "./soak.ts";
+
+const MINUTE_MS = 60_000;
+const SEEDS = 2 ** 32;
+
+/** The command line. */
+interface Options {
+  readonly minutes: number;
+  readonly seed?: number;
+  readonly engine: EngineLine;
+  readonly log?: string;
+}
+
+const program = new Command("npm run soak --")
+  .description(
+    "Random operations on a real engine, with daemons killed, rules flushed and links deleted among them, on a host of the lab. All must work after each, and the host must be as it was in the end.",
+  )
+  .option("--minutes <n>", "how long, without the end", parseCount, 30)
+  .option("--seed <n>", "repeats what another run drew (default: a new one)", parseCount)
+  .option("--engine <line>", "20.10, 26.1 or 28.5 (20, 26, 28)", parseEngineLine, "28.5")
+  .option("--log <file>", "where tsnet's and the engine's log go if it fails")
+  .action(main);
+
+async function main({ minutes, seed = randomInt(1, SEEDS), engine, log }: Options): Promise<void> {
+  print(`engine ${engine}, ${String(minutes)} minutes, seed ${String(seed)}`);
+  const underlay = await Underlay.start({ name: "soak" });
+  const hosts: LabHost[] = [];
+  try {
+    const host = await LabHost.start({ name: "soak", engine, underlay, tsnet: true });
+    hosts.push(host);
+    const neighbour = await LabHost.start({ name: "near", underlay });
+    hosts.push(neighbour);
+    await soak({ host, neighbour }, { seed, forMs: minutes * MINUTE_MS, progress: print }).catch(
+      async (error: unknown) => {
+        if (log) await writeFile(log, (await host.tsnetLog()) + (await host.engineLog()));
+        throw error;
+      },
+    );
+    print("the host is as it was");
+  } finally {
+    for (const host of hosts) await host.stop();
+    await underlay.stop();
+  }
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+function parseCount(text: string): number {
+  if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError("a whole number, 1 or more");
+  return Number(text);
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.stderr.write(`soak: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,62 @@
+import type { LabHost } from "../lab/host.ts";
+
+/** A network that may be made. */
+export interface Plan {
+  readonly name: string;
+  readonly backend: "bridge" | "macvlan";
+  /** Arguments of `docker network create`. */
+  readonly args: readonly string[];
+}
+
+/** A container as the engine has it now. */
+export interface Container {
+  readonly name: string;
+  /** Also its host name, which it serves on port 80. */
+  readonly shortId: string;
+  readonly runs: boolean;
+  /** Network it was made on, which must be there whenever the engine starts it, even if it is on others now. */
+  readonly home: string;
+  /** `--restart always`. */
+  readonly always: boolean;
+  /** Port of the host, if it publishes one. */
+  readonly port: number | undefined;
+  /** Bare addresses by the network's name; empty while it does not run. */
+  readonly networks: Readonly<Record<string, { readonly v4: string; readonly v6: string }>>;
+}
+
+/** What there is, by the engine's word. */
+export interface World {
+  /** Names of tsnet's networks. */
+  readonly networks: readonly string[];
+  readonly containers: readonly Container[];
+}
+
+/** Labels that say what the list of containers does not. */
+export const LABELS = { port: "soak.port", always: "soak.always" } as const;
+
+/** Asks the engine what there is. */
+export async function lookAt({ api }: LabHost): Promise<World> {
+  const [networks, containers] = await Promise.all([api.listNetworks(), api.listContainers({ all: true })]);
+  return {
+    networks: networks
+      .filter(({ Driver }) => Driver.startsWith("tsnet"))
+      .map(({ Name }) => Name)
+      .sort(),
+    containers: containers
+      .map(({ Id, Names, State, Labels, HostConfig, NetworkSettings }) => ({
+        name: Names[0]?.slice(1) ?? Id,
+        shortId: Id.slice(0, 12),
+        runs: State === "running",
+        home: HostConfig.NetworkMode,
+        always: LABELS.always in Labels,
+        port: LABELS.port in Labels ? Number(Labels[LABELS.port]) : undefined,
+        networks: Object.fromEntries(
+          Object.entries(NetworkSettings.Networks).map(([name, { IPAddress, GlobalIPv6Address }]) => [
+            name,
+            { v4: IPAddress, v6: GlobalIPv6Address },
+          ]),
+        ),
+      }))
+      .sort((a, b) => a.name.localeCompare(b.name)),
+  };
+}
