@@ -1,4 +1,10 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { LEAVING_GROUP } from "../../src/names.ts";
 import type { Place } from "./site.ts";
+
+/** How long the kernel may take for a link on its way out: the engine is answered before. */
+const GONE_MS = 2000;
+const LOOK_AGAIN_MS = 25;
 
 /** A link with its addresses, as `ip -j -d address show` prints it. */
 export interface Interface {
@@ -8,6 +14,8 @@ export interface Interface {
   readonly flags: readonly string[];
   readonly master?: string;
   readonly ifalias?: string;
+  /** Its number where it has no name. */
+  readonly group?: string;
   readonly gso_max_size?: number;
   readonly linkinfo?: { readonly info_kind?: string };
   readonly addr_info: readonly {
@@ -17,11 +25,17 @@ export interface Interface {
   }[];
 }
 
-/** Every link of a place by its name, without the part after `@`. */
+/** Every link of a place by its name, without the part after `@`. Those on their way out are waited for. */
 export async function interfaces(place: Place): Promise<Record<string, Interface>> {
-  const { stdout } = await place.exec(["ip", "-j", "-d", "address", "show"]);
-  const links = JSON.parse(stdout) as Interface[];
-  return Object.fromEntries(links.map((link) => [link.ifname, link]));
+  const deadline = Date.now() + GONE_MS;
+  for (;;) {
+    const { stdout } = await place.exec(["ip", "-j", "-d", "address", "show"]);
+    const links = JSON.parse(stdout) as Interface[];
+    const leaving = links.some(({ group }) => group === String(LEAVING_GROUP));
+    if (!leaving || Date.now() > deadline)
+      return Object.fromEntries(links.map((link) => [link.ifname, link]));
+    await sleep(LOOK_AGAIN_MS);
+  }
 }
 
 /** One link of a place. */

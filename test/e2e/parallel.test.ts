@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { bridgeOf, interfaces } from "./interfaces.ts";
 import { onNewestEngine } from "./newest-engine.ts";
 import { subnets } from "./site.ts";
 
@@ -25,7 +26,7 @@ onNewestEngine("containers started at once", (site) => {
     assert.ok(took < MOST_MS, `it took ${took.toFixed(0)} ms`);
     const attachments = await Promise.all(names.map((name) => site.attachment(name, "red")));
     assert.equal(new Set(attachments.map((one) => one.v4)).size, CONTAINERS);
-    const ports = (await links()).filter(({ master }) => master === `ts-${network.slice(0, 12)}`);
+    const ports = (await links()).filter(({ master }) => master === bridgeOf(network));
     assert.equal(ports.length, CONTAINERS);
     const [first, last] = [site.container("box0"), attachments.at(-1)?.v4 ?? ""];
     await first.exec(["ping", "-c", "1", "-W", "2", last]);
@@ -33,9 +34,7 @@ onNewestEngine("containers started at once", (site) => {
     assert.deepEqual(await links(), before);
   });
 
-  async function links(): Promise<{ ifname: string; master?: string }[]> {
-    const { stdout } = await site.host.exec(["ip", "-j", "link"]);
-    const all = JSON.parse(stdout) as { ifname: string; master?: string }[];
-    return all.map(({ ifname, master }) => ({ ifname, ...(master === undefined ? {} : { master }) }));
+  async function links(): Promise<{ ifname: string; master: string | undefined }[]> {
+    return Object.values(await interfaces(site)).map(({ ifname, master }) => ({ ifname, master }));
   }
 });
