@@ -29,11 +29,12 @@ export interface BridgeNetwork {
 /**
  * The rules of a bridge network B for one family. See layout.ts for where each chain stands.
  *
+ *   internal         -i B ! -o B → drop             not even to what is open to everybody
+ *   icc=false        -i B -o B → drop               by way of the gateway; the bridge's ports are isolated too
  *   to elsewhere     -i B ! -o B → TSNET-TO         not into other networks
  *   from elsewhere   ! -i B -o B → drop             nat: only answers and published ports
  *                    ! -i B -o B → TSNET-FROM       routed, nat-unprotected: not from other networks
- *   internal         ! -i B -o B, -i B ! -o B → drop
- *   icc=false        -i B -o B → drop               by way of the gateway; the bridge's ports are isolated too
+ *   internal         ! -i B -o B → drop
  */
 export function bridgeRules(network: BridgeNetwork): Rule[] {
   const { family, bridge, internal, icc, comment, mode } = network;
@@ -47,11 +48,11 @@ export function bridgeRules(network: BridgeNetwork): Rule[] {
   const within = `-i ${bridge} -o ${bridge}`;
   const rules: Rule[] = [];
 
-  if (!icc) rules.push(rule(CHAINS.closed, `${within} ${NOT_PUBLISHED}`, "DROP"));
+  if (!icc) rules.push(rule(CHAINS.bridges, `${within} ${NOT_PUBLISHED}`, "DROP"));
   if (internal) {
     return [
       ...rules,
-      rule(CHAINS.closed, leaving, "DROP"),
+      rule(CHAINS.bridges, leaving, "DROP"),
       rule(CHAINS.closed, entering, "DROP"),
       rule(
         CHAINS.input,

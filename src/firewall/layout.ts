@@ -8,11 +8,12 @@ import type { Chain, FamilyRule } from "./rule.ts";
  *   mangle PREROUTING TSNET-ARRIVING    what the host itself must not hear
  *   mangle FORWARD ── TSNET-ISOLATION   what may not pass is dropped here, before anybody's filter rules
  *                       1 known connection → return
- *                       2 TSNET-BRIDGES   from a network to elsewhere → TSNET-TO, and the reverse → TSNET-FROM
+ *                       2 TSNET-BRIDGES   out of what is internal, or within what is not for talking → drop
+ *                                         from a network to elsewhere → TSNET-TO, and the reverse → TSNET-FROM
  *                            TSNET-TO       to another bridge that holds containers → drop
  *                            TSNET-FROM     from an engine's bridge → drop
  *                       3 TSNET-OPEN      what may come in from outside uninvited → accept
- *                       4 TSNET-CLOSED    whatever else would come in, or leave what is internal → drop
+ *                       4 TSNET-CLOSED    whatever else would come in → drop
  *   mangle INPUT ──── TSNET-INPUT       what no container may reach of the host
  *   filter FORWARD ── TSNET-FORWARD     what is left is accepted, whatever the chain's policy says
  *   nat PREROUTING ┐
