@@ -34,15 +34,16 @@ export class Forwarding {
    */
   async onEngine(): Promise<void> {
     if (!this.#early) return;
-    if ((await engine()) === "leaves IPv6 alone") await policy(6, "ACCEPT");
+    if ((await engine()) === "leaves IPv6 alone") await setPolicy(6, "ACCEPT");
     this.#early = false;
   }
 
   async #turnOn(family: Family, name: string): Promise<boolean> {
     if (readSysctl(name) !== "0") return false;
     const there = family === 6 ? await engine() : undefined;
-    if (there !== "leaves IPv6 alone") await policy(family, "DROP");
-    if (there === "never ran") this.#early = true;
+    const closes = there !== "leaves IPv6 alone" && (await close(family));
+    // Only a policy that was set here is given back.
+    if (closes && there === "never ran") this.#early = true;
     writeSysctl(name, "1");
     return true;
   }
@@ -62,7 +63,15 @@ async function hasItsChains(family: Family): Promise<boolean> {
   return await using(family, async (iptables) => (await iptables.save()).includes(":DOCKER"));
 }
 
-async function policy(family: Family, target: "ACCEPT" | "DROP"): Promise<void> {
+/** Sets the policy to DROP. Resolves to false if it was that already. */
+async function close(family: Family): Promise<boolean> {
+  const saved = await using(family, (iptables) => iptables.save());
+  if (saved.includes(":FORWARD DROP ", saved.indexOf("*filter"))) return false;
+  await setPolicy(family, "DROP");
+  return true;
+}
+
+async function setPolicy(family: Family, target: "ACCEPT" | "DROP"): Promise<void> {
   await using(family, (iptables) => iptables.restore(`*filter\n:FORWARD ${target} [0:0]\nCOMMIT\n`));
 }
 
