@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Family } from "../ip.ts";
 import type { Iptables } from "../kernel/iptables.ts";
+import { Limit } from "../lock.ts";
 import type { FamilyRule } from "./rule.ts";
 import { type Saved, parseSaved } from "./saved.ts";
 import { transaction } from "./transaction.ts";
@@ -39,6 +40,8 @@ export class FamilyRules {
   #bridgesThere: readonly string[] | undefined;
   #waiting: Change[] = [];
   #working = false;
+  /** What was read while a change was under way would be out of date. */
+  readonly #turns = new Limit(1);
 
   constructor(family: Family, iptables: Pick<Iptables, "restore" | "save">) {
     this.#family = family;
@@ -66,12 +69,12 @@ export class FamilyRules {
 
   /** Comments of every network that has rules. */
   async owners(): Promise<string[]> {
-    return (await this.#read()).wanted.owners;
+    return await this.#turns.run(async () => (await this.#read()).wanted.owners);
   }
 
   /** The rules of the network with that comment, by their keys (see ruleKey). */
   async rulesOf(comment: string): Promise<ReadonlyMap<string, FamilyRule>> {
-    return (await this.#read()).wanted.rulesOf(comment);
+    return await this.#turns.run(async () => (await this.#read()).wanted.rulesOf(comment));
   }
 
   async #work(): Promise<void> {
@@ -79,7 +82,7 @@ export class FamilyRules {
     while (this.#waiting.length > 0) {
       const batch = this.#waiting;
       this.#waiting = [];
-      await this.#together(batch);
+      await this.#turns.run(() => this.#together(batch));
     }
     this.#working = false;
   }
