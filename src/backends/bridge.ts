@@ -184,6 +184,11 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
     return { link, ...gatewaysOf(network, endpoint) };
   }
 
+  /** A bridge that is somebody else's may be changed, deleted and made again by them. */
+  parents(network: BridgeNet): string[] {
+    return network.found.adopted ? [bridgeOf(network)] : [];
+  }
+
   choosePorts(network: BridgeNet, endpoint: Endpoint, bindings: readonly PortBinding[]): PublishedPort[] {
     return this.#publisher.choose(this.#publishing(network), endpoint, bindings);
   }
@@ -214,6 +219,8 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
 
   async isGone({ id, sandbox }: Endpoint): Promise<boolean> {
     if (sandbox === undefined) return false;
+    // Before engine 28 the sandbox is made after Join, and the link waits here for it.
+    if (await this.#host.links.get(containerEnd(id))) return false;
     // A veth pair goes with either of its ends' namespaces, but only some time after.
     return isRemoved(sandbox) || (await this.#host.links.get(hostEnd(id))) === undefined;
   }

@@ -75,8 +75,8 @@ export class Publisher {
 
   /** Has UDP that is under way to the endpoint's ports looked at anew, since the rules have changed. */
   async forget({ ports = [] }: Endpoint): Promise<void> {
-    for (const { family, protocol, host } of ports)
-      if (host && protocol === "udp") await this.#conntrack.forget({ family, hostPort: host.port });
+    for (const { family, protocol, host, containerPort } of ports)
+      if (protocol === "udp") await this.#conntrack.forget({ family, port: host?.port ?? containerPort });
   }
 
   /** Every firewall rule of those steps. */
@@ -150,7 +150,7 @@ export class Publisher {
       }
     }
     throw candidates.length > 1 && hostPort !== 0
-      ? new InvalidError(`no port of ${hostPort}-${hostPortEnd} is free: ${reason(last)}`, { cause: last })
+      ? new ConflictError(`no port of ${hostPort}-${hostPortEnd} is free: ${reason(last)}`, { cause: last })
       : last;
   }
 

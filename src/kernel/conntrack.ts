@@ -18,10 +18,10 @@ const HARMLESS = ["ENOENT", "EOPNOTSUPP", "EINVAL"];
 const AF = { 4: 2, 6: 10 } as const;
 const NLMSG_ERROR = 2;
 
-/** The UDP connections that were made to a port of the host, whoever answers them. */
+/** The UDP connections that were made to a port of any address, whoever answers them. */
 export interface UdpPort {
   readonly family: 4 | 6;
-  readonly hostPort: number;
+  readonly port: number;
 }
 
 /**
@@ -50,11 +50,11 @@ export class Conntrack {
  * A filter by protocol and port only: comparing IPv6 addresses is the wrong way round in the kernel (it picks
  * those that differ; seen on 6.18).
  */
-function filter({ family, hostPort }: UdpPort): Buffer {
+function filter({ family, port: number }: UdpPort): Buffer {
   // struct nfgenmsg: family, version, resource.
   const header = Buffer.from([AF[family], 0, 0, 0]);
   const port = Buffer.alloc(2);
-  port.writeUInt16BE(hostPort);
+  port.writeUInt16BE(number);
   const proto = nest(CTA_TUPLE_PROTO, u8(CTA_PROTO.NUM, UDP), bytes(CTA_PROTO.DST_PORT, port));
   const compare = u32(CTA_FILTER_ORIG_FLAGS, COMPARE.PROTO_NUM | COMPARE.DST_PORT);
   return Buffer.concat([header, nest(CTA.TUPLE_ORIG, proto), nest(CTA.FILTER, compare)]);

@@ -268,6 +268,20 @@ describe("bridge backend on the kernel", () => {
     }
   });
 
+  it("leaves a container its ports whose sandbox the engine has not made yet", async () => {
+    const network = NETWORKS["dual stack"] ?? assert.fail();
+    await site.driver.createNetwork(network);
+    for (const number of [2, 3]) {
+      await site.driver.createEndpoint(endpointOf(network, number));
+      // The folder is there, as the engine's is.
+      await site.driver.join(network.id, id(number), `/proc/self/not-yet-${String(number)}`);
+    }
+    await site.driver.publish(network.id, id(2), PORTS);
+    const before = await ruleLines(4);
+    await assert.rejects(site.driver.publish(network.id, id(3), PORTS), /the port is taken by endpoint/);
+    assert.deepEqual(await ruleLines(4), before);
+  });
+
   it("leaves nothing of many networks and containers that came and went at the same time", async () => {
     const networks = [11, 12, 13, 14].map((number) => ({
       ...(NETWORKS["dual stack"] ?? assert.fail()),
