@@ -1,20 +1,20 @@
 import { setFlagsFromString } from "node:v8";
 import { type Logger, pino } from "pino";
 import { adminRoutes } from "./api/admin.ts";
-import { Announcer } from "./announcer.ts";
+import { Announcer } from "./reconcile/announcer.ts";
 import { listen } from "./api/listen.ts";
 import { networkDriver } from "./api/network-driver.ts";
 import { createServer } from "./api/server.ts";
 import { createBackends } from "./backends/index.ts";
 import { Publisher } from "./backends/publishing.ts";
 import { catchUp } from "./docker/catch-up.ts";
-import { engineBridges } from "./docker/bridges.ts";
+import { EngineBridges } from "./docker/bridges.ts";
 import { Engine } from "./docker/engine.ts";
 import { Driver } from "./driver.ts";
 import { Firewall } from "./firewall/firewall.ts";
 import { Firewalld } from "./firewalld/firewalld.ts";
 import { Host } from "./kernel/host.ts";
-import { Reconciler } from "./reconcile.ts";
+import { Reconciler } from "./reconcile/reconciler.ts";
 import { lockDirectory } from "./store/directory-lock.ts";
 import { State } from "./store/state.ts";
 import { Store } from "./store/store.ts";
@@ -30,7 +30,7 @@ export async function daemon(config: Config): Promise<void> {
   await firewall.mustNotMix();
   await driver.reservePorts();
   const server = await listen(
-    createServer(networkDriver(driver), log, adminRoutes(state, reconciler, engine)),
+    createServer(networkDriver(driver), log, adminRoutes(state, reconciler.health, engine)),
     config.socket,
   );
   const started = reconciler.start();
@@ -62,10 +62,12 @@ function build(config: Config, log: Logger) {
   const backends = createBackends(host, firewall, publisher, config.publish, state);
   const driver = new Driver(state, backends, log);
   const announcer = new Announcer(engine, log);
+  const bridges = new EngineBridges(host, engine);
   const companions = {
     onBridge: async () => {
-      firewall.setEngineBridges(await engineBridges(host, engine));
+      firewall.setEngineBridges(await bridges.there());
     },
+    askForBridges: () => bridges.learn(),
     catchUp: async () => {
       await catchUp(engine, driver, state, log);
       await firewall.forwarding.onEngine();

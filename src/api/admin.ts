@@ -1,7 +1,7 @@
 import { Router } from "express";
 import type { Engine } from "../docker/engine.ts";
 import { bare } from "../ip.ts";
-import type { Reconciler } from "../reconcile.ts";
+import type { Health } from "../reconcile/health.ts";
 import type { State } from "../store/state.ts";
 
 /** One published port, as `tsnet ports` shows it. */
@@ -25,18 +25,18 @@ export interface StatusView {
   readonly publishedPorts: number;
   /** What was not as it should be since the start and was repaired, by kind. */
   readonly drift: Readonly<Record<string, number>>;
-  /** What cannot be repaired, by network or endpoint. */
+  /** What cannot be repaired, see {@link Health.degraded}. */
   readonly degraded: Readonly<Record<string, string>>;
 }
 
 /** What tsnet's own commands ask the daemon, on the socket that the engine uses. */
-export function adminRoutes(state: State, reconciler: Reconciler, engine: Engine): Router {
+export function adminRoutes(state: State, health: Health, engine: Engine): Router {
   const router = Router();
   router.get("/tsnet/ports", async (_, response) => {
     response.json(await ports(state, engine));
   });
   router.get("/tsnet/status", (_, response) => {
-    response.json(status(state, reconciler));
+    response.json(status(state, health));
   });
   return router;
 }
@@ -68,13 +68,13 @@ async function ports(state: State, engine: Engine): Promise<PortView[]> {
   return views;
 }
 
-function status(state: State, reconciler: Reconciler): StatusView {
+function status(state: State, health: Health): StatusView {
   const endpoints = state.networks().flatMap(({ id }) => state.endpoints(id));
   return {
     networks: state.networks().length,
     endpoints: endpoints.length,
     publishedPorts: endpoints.reduce((sum, { ports = [] }) => sum + ports.length, 0),
-    drift: Object.fromEntries(reconciler.drift),
-    degraded: Object.fromEntries(reconciler.degraded),
+    drift: Object.fromEntries(health.drift),
+    degraded: Object.fromEntries(health.degraded),
   };
 }

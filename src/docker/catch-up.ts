@@ -1,5 +1,6 @@
 import type { Logger } from "pino";
 import type { Driver } from "../driver.ts";
+import { reason } from "../errors.ts";
 import type { State } from "../store/state.ts";
 import type { Engine } from "./engine.ts";
 
@@ -11,26 +12,31 @@ const MAKING_MS = 20_000;
 
 /**
  * Deletes what the engine no longer knows. The engine forgets networks and endpoints even when the plugin
- * was down or failed at it, and never asks again.
+ * was down or failed at it, and never asks again. What cannot be deleted is told of and keeps nothing else.
  */
 export async function catchUp(engine: Engine, driver: Driver, state: State, log: Logger): Promise<void> {
   const known = new Set((await engine.networks()).map(({ id }) => id));
-  for (const network of state.networks()) {
-    if (!known.has(network.id)) {
-      if (Date.now() - network.createdAt < MAKING_MS) continue;
-      log.warn({ network: network.id }, "the engine no longer knows this network; deleting it");
-      await driver.deleteNetwork(network.id);
+  const remove = async (ids: { network: string; endpoint?: string }, removal: () => Promise<void>) => {
+    log.warn(ids, "the engine no longer knows this; deleting it");
+    try {
+      await removal();
+    } catch (error) {
+      log.warn({ ...ids, reason: reason(error) }, "could not be deleted; will try again");
+    }
+  };
+  for (const { id: network, createdAt } of state.networks()) {
+    if (!known.has(network)) {
+      if (isOld(createdAt)) await remove({ network }, () => driver.deleteNetwork(network));
       continue;
     }
-    const old = state.endpoints(network.id).filter(({ createdAt }) => Date.now() - createdAt >= MAKING_MS);
+    const old = state.endpoints(network).filter((endpoint) => isOld(endpoint.createdAt));
     if (old.length === 0) continue;
-    const attached = await engine.endpoints(network.id);
-    for (const { id } of old.filter((endpoint) => !attached.has(endpoint.id))) {
-      log.warn(
-        { network: network.id, endpoint: id },
-        "the engine no longer knows this endpoint; deleting it",
-      );
-      await driver.deleteEndpoint(network.id, id);
-    }
+    const attached = await engine.endpoints(network);
+    for (const { id: endpoint } of old.filter(({ id }) => !attached.has(id)))
+      await remove({ network, endpoint }, () => driver.deleteEndpoint(network, endpoint));
   }
+}
+
+function isOld(createdAt: number): boolean {
+  return Date.now() - createdAt >= MAKING_MS;
 }

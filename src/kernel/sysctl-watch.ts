@@ -5,7 +5,8 @@ interface Watched {
   readonly watcher: FSWatcher;
   /** Of the folder. A link that was made again has another, and nobody announces the end of the one before. */
   readonly inode: number;
-  onWrite: () => void;
+  /** By whoever follows it: many may follow a setting of the whole host. */
+  readonly followers: Map<string, () => void>;
 }
 
 /**
@@ -19,32 +20,38 @@ export class SysctlWatch {
    * Watches a setting and those beside it, from now on or still.
    *
    * @param name as in {@link readSysctl}; one that the kernel does not have is left out
-   * @param onWrite takes the place of what was to be called for this setting's folder before
+   * @param follower whose `onWrite` takes the place of what was to be called for it in this setting's folder before
    */
-  follow(name: string, onWrite: () => void): void {
+  follow(name: string, follower: string, onWrite: () => void): void {
     const folder = `/proc/sys/${dirname(name)}`;
     const inode = inodeOf(folder);
     const there = this.#watched.get(folder);
     if (there && there.inode === inode) {
-      there.onWrite = onWrite;
+      there.followers.set(follower, onWrite);
       return;
     }
+    const followers = new Map(there?.followers).set(follower, onWrite);
     this.#drop(folder);
     if (inode === undefined) return;
     try {
-      const watcher = watch(folder, { persistent: false }, () => this.#watched.get(folder)?.onWrite());
+      const watcher = watch(folder, { persistent: false }, () => {
+        for (const tell of followers.values()) tell();
+      });
       watcher.on("error", () => {
         this.#drop(folder);
       });
-      this.#watched.set(folder, { watcher, inode, onWrite });
+      this.#watched.set(folder, { watcher, inode, followers });
     } catch {
       // The link has just gone, or the host has no watches left (max_user_watches): it is looked at every minute.
     }
   }
 
-  /** Forgets the settings of links that are gone. */
-  sweep(): void {
-    for (const [folder, { inode }] of this.#watched) if (inodeOf(folder) !== inode) this.#drop(folder);
+  /** Forgets the settings of links that are gone, and followers who are not there any more. */
+  sweep(isThere: (follower: string) => boolean): void {
+    for (const [folder, { inode, followers }] of this.#watched) {
+      for (const follower of followers.keys()) if (!isThere(follower)) followers.delete(follower);
+      if (inodeOf(folder) !== inode || followers.size === 0) this.#drop(folder);
+    }
   }
 
   close(): void {

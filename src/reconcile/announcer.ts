@@ -1,9 +1,9 @@
 import type { Logger } from "pino";
-import type { Engine } from "./docker/engine.ts";
-import { announce } from "./kernel/announce.ts";
-import { Sandbox } from "./kernel/sandbox.ts";
-import { type Endpoint, bareAddresses } from "./model.ts";
-import { linkAlias } from "./names.ts";
+import type { Engine } from "../docker/engine.ts";
+import { announce } from "../kernel/announce.ts";
+import { Sandbox } from "../kernel/sandbox.ts";
+import { type Endpoint, bareAddresses } from "../model.ts";
+import { linkAlias } from "../names.ts";
 
 /** From this version on the engine announces addresses itself. */
 const ENGINE_ANNOUNCES = 28;

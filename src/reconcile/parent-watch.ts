@@ -1,11 +1,11 @@
-import type { Driver } from "./driver.ts";
-import type { Host } from "./kernel/host.ts";
-import type { Link } from "./kernel/link.ts";
-import { type OwnEntry, lostAddress, ownEntries } from "./steps/own-entries.ts";
-import type { KernelEvent } from "./kernel/rtnetlink.ts";
-import { type Endpoint, type Network, bareAddresses } from "./model.ts";
-import type { LinkOwner } from "./names.ts";
-import type { State } from "./store/state.ts";
+import type { Driver } from "../driver.ts";
+import type { Host } from "../kernel/host.ts";
+import type { Link } from "../kernel/link.ts";
+import { type OwnEntry, lostAddress, ownEntries } from "../steps/own-entries.ts";
+import type { KernelEvent } from "../kernel/rtnetlink.ts";
+import { type Endpoint, type Network, bareAddresses } from "../model.ts";
+import type { LinkOwner } from "../names.ts";
+import type { State } from "../store/state.ts";
 
 /** Whom a kernel event concerns beyond the owner of the link it is about: networks that sit on a link of the host's. */
 export class ParentWatch {
@@ -38,7 +38,10 @@ export class ParentWatch {
    */
   changed({ name, index, up, carrier, mtu, gsoMaxSize }: Link, gone: boolean): readonly Network[] {
     const networks = this.on(name);
-    if (networks.length === 0) return [];
+    if (networks.length === 0) {
+      this.#seen.delete(name);
+      return [];
+    }
     const now = gone ? "gone" : [index, up, carrier, mtu, gsoMaxSize].join(" ");
     if (this.#seen.get(name) === now) return [];
     this.#seen.set(name, now);
@@ -46,7 +49,8 @@ export class ParentWatch {
   }
 
   /** The endpoint whose link went into its sandbox when it vanished from the host: of a veth pair, one end stays. */
-  moved(owner: LinkOwner | undefined): Endpoint | undefined {
+  moved({ kind }: Link, owner: LinkOwner | undefined): Endpoint | undefined {
+    if (kind === "veth") return undefined;
     const id = owner?.kind === "endpoint" ? this.#state.networkOf(owner.id) : undefined;
     const network = id && this.#state.network(id);
     if (!owner || !network || this.#driver.parents(network).length === 0) return undefined;

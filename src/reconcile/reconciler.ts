@@ -1,38 +1,37 @@
 import type { Logger } from "pino";
-import type { Driver } from "./driver.ts";
-import { reason } from "./errors.ts";
-import type { Firewall } from "./firewall/firewall.ts";
-import type { Host } from "./kernel/host.ts";
-import { type Link, parseLink } from "./kernel/link.ts";
-import { watchLegacyRules } from "./kernel/legacy-rules.ts";
-import { watchRules } from "./kernel/nft-events.ts";
-import { SysctlWatch } from "./kernel/sysctl-watch.ts";
-import { type KernelEvent, RTM } from "./kernel/rtnetlink.ts";
-import { Limit } from "./lock.ts";
-import type { Endpoint } from "./model.ts";
-import { LINK_GROUP, type LinkOwner, isContainerEnd, ownerOf, ruleComment } from "./names.ts";
+import type { Driver } from "../driver.ts";
+import { reason } from "../errors.ts";
+import type { Firewall } from "../firewall/firewall.ts";
+import type { Host } from "../kernel/host.ts";
+import { type Link, parseLink } from "../kernel/link.ts";
+import { SysctlWatch } from "../kernel/sysctl-watch.ts";
+import { type KernelEvent, RTM } from "../kernel/rtnetlink.ts";
+import { Limit } from "../lock.ts";
+import type { Endpoint } from "../model.ts";
+import { LEAVING_GROUP, LINK_GROUP, type LinkOwner, isContainerEnd, ownerOf } from "../names.ts";
+import { Health } from "./health.ts";
 import { ParentWatch } from "./parent-watch.ts";
-import { type Step, repairAll } from "./step.ts";
-import type { State } from "./store/state.ts";
+import { RuleRepair } from "./rule-repair.ts";
+import { Schedule } from "./schedule.ts";
+import { type Step, repairAll } from "../step.ts";
+import type { State } from "../store/state.ts";
 
 /** Milliseconds between two looks at everything. */
 const INTERVAL_MS = 60_000;
 /** Milliseconds to wait after a change before looking: changes come in bursts, and most are tsnet's own. */
 const LINK_SETTLE_MS = 100;
-const RULE_SETTLE_MS = 100;
-/** Milliseconds until a repair that failed is tried again. */
-const RETRY_MS = 1000;
+/** Milliseconds in which the engine has set up a link that it has taken into a sandbox. */
+const MOVED_MS = 1000;
 
 /** Networks that are looked at side by side: most of the time of a look goes by waiting for the kernel's answer. */
 const ABREAST = 16;
-
-/** Kinds of steps that change this process and not the host: sockets that keep ports, and what they serve. */
-const PROCESS_KINDS: readonly string[] = ["ports", "relay"];
 
 /** What runs beside the repair: telling the firewall of the engine's bridges, and deleting what the engine forgot. */
 export interface Companions {
   /** A bridge came or went that may be an engine's. */
   onBridge(): Promise<void>;
+  /** Whether the engine says something new of bridges; undefined while it does not answer. */
+  askForBridges(): Promise<boolean | undefined>;
   /** Compares with the engine; fails while no engine answers. */
   catchUp(): Promise<void>;
   /** The engine has taken an endpoint's link into its sandbox; there are neighbours beyond the host. */
@@ -47,17 +46,14 @@ export class Reconciler {
   readonly #firewall: Firewall;
   readonly #companions: Companions;
   readonly #log: Logger;
-  readonly #timers = new Map<string, { readonly timer: NodeJS.Timeout; readonly due: number }>();
-  readonly #running = new Set<Promise<unknown>>();
+  readonly #schedule: Schedule;
+  readonly #rules: RuleRepair;
+  /** What was found wrong so far. */
+  readonly health: Health;
   readonly #abreast = new Limit(ABREAST);
-  readonly #degraded = new Map<string, string>();
-  readonly #drift = new Map<string, number>();
-  #repairs = 0;
   readonly #parents: ParentWatch;
   readonly #settings = new SysctlWatch();
-  #starting = true;
   #watching = false;
-  #stopped = false;
   #nameless: ReadonlySet<number> = new Set();
   #stopWatching: () => void = () => undefined;
 
@@ -76,41 +72,29 @@ export class Reconciler {
     this.#firewall = firewall;
     this.#companions = companions;
     this.#log = log;
-  }
-
-  /** How many things were not as they should be since the start, by kind: link, address, rules, sysctl, orphan. */
-  get drift(): ReadonlyMap<string, number> {
-    return this.#drift;
-  }
-
-  /** What cannot be repaired, by network or endpoint. */
-  get degraded(): ReadonlyMap<string, string> {
-    for (const owner of this.#degraded.keys()) {
-      const [kind, id = ""] = owner.split(" ");
-      const known = kind === "network" ? this.#state.network(id) : this.#state.networkOf(id);
-      if (!known) this.#degraded.delete(owner);
-    }
-    return this.#degraded;
+    this.health = new Health(state, log);
+    this.#schedule = new Schedule(log);
+    this.#rules = new RuleRepair(driver, state, firewall, this.health, this.#schedule);
   }
 
   /** Watches, and puts everything right: what changes meanwhile is looked at again. */
   async start(): Promise<void> {
     const start = performance.now();
     this.#watch();
-    await this.everything();
-    this.#starting = false;
+    const done = await this.everything();
+    this.health.started();
     const ms = Math.round(performance.now() - start);
-    this.#log.info({ ms, drift: Object.fromEntries(this.#drift) }, "host is as recorded");
-    this.#soon("everything", INTERVAL_MS, () => this.#periodically());
+    const drift = Object.fromEntries(this.health.drift);
+    if (done) this.#log.info({ ms, drift }, "host is as recorded");
+    else this.#log.error({ ms, drift }, "host is not as recorded; will try again");
+    this.#schedule.soon("everything", INTERVAL_MS, () => this.#periodically());
   }
 
   /** Stops watching and waits for a repair under way. */
   async stop(): Promise<void> {
-    this.#stopped = true;
     this.#stopWatching();
     this.#settings.close();
-    for (const { timer } of this.#timers.values()) clearTimeout(timer);
-    await Promise.all(this.#running);
+    await this.#schedule.stop();
   }
 
   #watch(): void {
@@ -118,81 +102,60 @@ export class Reconciler {
     this.#host.watch((event) => {
       this.#onKernelEvent(event);
     });
-    const onRules = () => {
-      this.#soon("rules", RULE_SETTLE_MS, () => this.#rules());
-    };
-    const stops = [watchRules(() => this.#firewall.processes, onRules), watchLegacyRules(onRules)];
-    this.#stopWatching = () => {
-      for (const stop of stops) stop();
-    };
+    this.#stopWatching = this.#rules.watch();
   }
 
-  /** Applies every plan again and sweeps what nobody wants. */
-  async everything(): Promise<void> {
+  /**
+   * Applies every plan again and sweeps what nobody wants. What fails keeps nothing else from being done.
+   *
+   * @returns whether it all could be looked at; what cannot be repaired is told of as degraded
+   */
+  async everything(): Promise<boolean> {
+    let done = true;
+    const attempt = async (part: () => Promise<unknown>) => {
+      try {
+        await part();
+      } catch (error) {
+        done = false;
+        this.#log.error({ err: error }, "repair failed; will try again");
+      }
+    };
     this.#firewall.forget();
-    await this.#bridges();
-    await this.#abreast.each(this.#state.networks(), async ({ id }) => {
-      await this.#whole(id);
-      await this.#rulesOf(id);
-    });
-    this.#settings.sweep();
-    await this.#sweepLinks();
-    for (const entry of await this.#parents.orphans(this.#host)) {
-      this.#count("orphan", entry.what);
-      await entry.delete();
-    }
-    await this.#sweepRules();
+    await attempt(() => this.#bridges());
+    await this.#abreast.each(this.#state.networks(), ({ id }) =>
+      attempt(async () => {
+        await this.#whole(id);
+        await this.#rules.network(id);
+      }),
+    );
+    this.#settings.sweep((owner) => this.health.isKnown(owner));
+    await attempt(() => this.#sweepLinks());
+    await attempt(() => this.#sweepEntries());
+    await attempt(() => this.#rules.sweep());
     try {
       await this.#companions.catchUp();
     } catch (error) {
       this.#log.info({ reason: reason(error) }, "could not compare with the engine; will try again");
     }
+    return done;
   }
 
   async #periodically(): Promise<void> {
     await this.everything();
-    this.#soon("everything", INTERVAL_MS, () => this.#periodically());
-  }
-
-  /** Puts the rules right, and nothing else: what changes them most often is the engine, with rules of its own. */
-  async #rules(): Promise<void> {
-    await this.#firewall.othersDone();
-    const before = this.#repairs;
-    this.#firewall.forget();
-    await this.#settleRules();
-    for (const { id } of this.#state.networks()) await this.#rulesOf(id);
-    await this.#sweepRules();
-    // Whoever takes rules away by several commands may have gone on meanwhile.
-    if (this.#repairs > before) this.#soon("rules", RETRY_MS, () => this.#rules());
-  }
-
-  async #settleRules(): Promise<void> {
-    if (await this.#firewall.settle()) this.#count("rules", "chains and jumps");
+    this.#schedule.soon("everything", INTERVAL_MS, () => this.#periodically());
   }
 
   async #bridges(): Promise<void> {
     await this.#companions.onBridge();
-    await this.#settleRules();
+    await this.#rules.settle();
+    // The host need not wait for an engine that is just starting.
+    this.#schedule.soon("engine's bridges", 0, () => this.#askForBridges());
   }
 
-  async #rulesOf(id: string): Promise<void> {
-    await this.#driver.exclusively(id, async () => {
-      const network = this.#state.network(id);
-      if (!network) return;
-      const { missing, extra } = await this.#firewall.repair(ruleComment(id), this.#driver.rules(network));
-      for (const rule of missing) this.#count("rules", rule);
-      for (const rule of extra) this.#count("orphan", `rule ${rule}`);
-    });
-  }
-
-  /** Rules of networks that are not on record. */
-  async #sweepRules(): Promise<void> {
-    const known = new Set(this.#state.networks().map(({ id }) => ruleComment(id)));
-    for (const owner of await this.#firewall.owners()) {
-      if (known.has(owner)) continue;
-      const { extra } = await this.#firewall.repair(owner, []);
-      for (const rule of extra) this.#count("orphan", `rule ${rule}`);
-    }
+  async #askForBridges(): Promise<void> {
+    const news = await this.#companions.askForBridges();
+    if (news) await this.#bridges();
+    if (news === undefined) this.#schedule.later("engine's bridges", () => this.#askForBridges());
   }
 
   async #whole(id: string): Promise<void> {
@@ -226,12 +189,12 @@ export class Reconciler {
 
   /** Has the settings of a plan looked after as soon as somebody writes one. */
   #watchSettings(plan: readonly Step[], owner: string, look: () => Promise<unknown>): void {
-    if (this.#stopped) return;
+    if (this.#schedule.stopped) return;
     for (const { what } of plan) {
       const [, name] = /^sysctl (\S+)=/.exec(what) ?? [];
       if (name)
-        this.#settings.follow(name, () => {
-          if (this.#watching) this.#soon(owner, LINK_SETTLE_MS, look);
+        this.#settings.follow(name, owner, () => {
+          if (this.#watching) this.#schedule.soon(owner, LINK_SETTLE_MS, look);
         });
     }
   }
@@ -245,21 +208,18 @@ export class Reconciler {
     let repaired = false;
     const failures = await repairAll(plan, ({ what }) => {
       repaired = true;
-      this.#count(what.split(" ", 1)[0] ?? "", what);
+      this.health.repaired(what.split(" ", 1)[0] ?? "", what);
     });
     const text = [...failures, await trouble?.()].filter(Boolean).join("; ");
-    if (text !== (this.#degraded.get(owner) ?? "")) this.#report(owner, text);
+    this.health.report(owner, text);
     return repaired;
   }
 
-  /** Says once that something cannot be repaired, and once that it can again. */
-  #report(owner: string, text: string): void {
-    if (text) {
-      this.#degraded.set(owner, text);
-      this.#log.error({ owner, reason: text }, "degraded: cannot be repaired");
-    } else {
-      this.#degraded.delete(owner);
-      this.#log.info({ owner }, "no longer degraded");
+  /** Routes and neighbour entries of endpoints that are not on record. */
+  async #sweepEntries(): Promise<void> {
+    for (const entry of await this.#parents.orphans(this.#host)) {
+      this.health.repaired("orphan", entry.what);
+      await entry.delete();
     }
   }
 
@@ -273,7 +233,7 @@ export class Reconciler {
       if ((isContainerEnd(name) && kind === "veth") || this.#isWanted(alias)) continue;
       // A link gets its alias just after it was made: without one it is an orphan the second time it is seen.
       if (!alias && !this.#nameless.has(index)) continue;
-      this.#count("orphan", `link ${name} of ${alias || "nobody"}`);
+      this.health.repaired("orphan", `link ${name} of ${alias || "nobody"}`);
       await this.#host.discard(name);
     }
     this.#nameless = nameless;
@@ -293,24 +253,41 @@ export class Reconciler {
       this.#onLink(parseLink(payload), type === RTM.DELLINK);
     } else if (type === RTM.DELADDR || (type === RTM.NEWADDR && this.#parents.any)) {
       const index = payload.readUInt32LE(4);
-      this.#soon(`addresses of ${String(index)}`, LINK_SETTLE_MS, () => this.#addresses(index));
+      this.#schedule.soon(`addresses of ${String(index)}`, LINK_SETTLE_MS, () => this.#addresses(index));
     } else if (type === 0) {
-      this.#soon("everything", LINK_SETTLE_MS, () => this.#periodically());
+      this.#schedule.soon("everything", LINK_SETTLE_MS, () => this.#periodically());
     } else {
       for (const { network, id } of this.#parents.cutOff(event))
-        this.#soon(`endpoint ${id}`, LINK_SETTLE_MS, () => this.#endpoint(network, id));
+        this.#schedule.soon(`endpoint ${id}`, LINK_SETTLE_MS, () => this.#endpoint(network, id));
     }
   }
 
   #onLink(link: Link, gone: boolean): void {
     for (const { id } of this.#parents.changed(link, gone))
-      this.#soon(`parent of ${id}`, LINK_SETTLE_MS, () => this.#whole(id));
+      this.#schedule.soon(`parent of ${id}`, LINK_SETTLE_MS, () => this.#whole(id));
     // Changes to a port's flags are announced without its alias, and an alias can be cleared.
     const owner = ownerOf(link.alias) ?? this.#state.ownerOfLink(link.name);
-    const moved = gone ? this.#parents.moved(owner) : undefined;
+    const moved = gone ? this.#parents.moved(link, owner) : undefined;
+    if (owner?.kind === "endpoint" && link.kind === "veth" && link.master === 0)
+      this.#onFreePort(link, owner.id);
     if (moved) this.#companions.onMoved(moved);
-    else if (owner) this.#soon(`${owner.kind} ${owner.id}`, LINK_SETTLE_MS, () => this.#ownedLink(owner));
-    else if (link.kind === "bridge") this.#soon("bridges", LINK_SETTLE_MS, () => this.#bridges());
+    else if (owner) {
+      // What stands in for a macvlan has gone into its sandbox, and the parent may have come since it was made.
+      const afterMs = gone && isContainerEnd(link.name) ? MOVED_MS : LINK_SETTLE_MS;
+      this.#schedule.soon(`${owner.kind} ${owner.id}`, afterMs, () => this.#ownedLink(owner));
+    }
+    if (!owner && link.kind === "bridge")
+      this.#schedule.soon("bridges", LINK_SETTLE_MS, () => this.#bridges());
+  }
+
+  /** A bridge that goes lets go of its ports first, and they cannot be repaired before it. */
+  #onFreePort({ name, group }: Link, endpoint: string): void {
+    const network = this.#state.networkOf(endpoint);
+    if (!network || group === LEAVING_GROUP) return;
+    // The kernel answers when it is done with the bridge. Free is a port for an instant when it is made, too.
+    this.#schedule.soon(`ports of ${network}`, 0, async () => {
+      if ((await this.#host.links.get(name))?.master === 0) await this.#bridgeAndPorts(network);
+    });
   }
 
   async #ownedLink({ kind, id }: LinkOwner): Promise<void> {
@@ -319,9 +296,13 @@ export class Reconciler {
     if (kind === "endpoint") await this.#endpoint(network, id);
     // With it went what led to each endpoint, and nobody announces that.
     else if (kind === "shim") await this.#whole(id);
-    // A bridge that had to be made again has no ports yet, and nobody announces that.
-    else if (await this.#network(network))
-      for (const { id } of this.#state.endpoints(network)) await this.#endpoint(network, id);
+    else await this.#bridgeAndPorts(network);
+  }
+
+  /** A bridge that had to be made again has no ports yet, and nobody announces that. */
+  async #bridgeAndPorts(network: string): Promise<void> {
+    if (!(await this.#network(network))) return;
+    for (const { id } of this.#state.endpoints(network)) await this.#endpoint(network, id);
   }
 
   async #addresses(index: number): Promise<void> {
@@ -331,32 +312,5 @@ export class Reconciler {
     if (owner?.kind === "network") await this.#network(owner.id);
     if (owner?.kind === "shim") await this.#whole(owner.id);
     for (const { id } of this.#parents.on(link.name)) await this.#whole(id);
-  }
-
-  /** Runs once after a while; a second call before that changes nothing, but for a nearer time. */
-  #soon(key: string, afterMs: number, fn: () => Promise<unknown>): void {
-    if (this.#stopped) return;
-    const due = performance.now() + afterMs;
-    const waiting = this.#timers.get(key);
-    if (waiting && waiting.due <= due) return;
-    clearTimeout(waiting?.timer);
-    const timer = setTimeout(() => {
-      this.#timers.delete(key);
-      const run = fn().catch((error: unknown) => {
-        this.#log.error({ err: error }, "repair failed; will try again");
-        this.#soon(key, RETRY_MS, fn);
-      });
-      this.#running.add(run);
-      void run.finally(() => this.#running.delete(run));
-    }, afterMs);
-    this.#timers.set(key, { timer, due });
-  }
-
-  #count(kind: string, what: string): void {
-    // What lives in this process is never there when it starts.
-    if (this.#starting && PROCESS_KINDS.includes(kind)) return;
-    this.#repairs++;
-    this.#drift.set(kind, (this.#drift.get(kind) ?? 0) + 1);
-    this.#log.warn({ kind, what }, "drift repaired");
   }
 }

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "../lab/command.ts";
 import {
   type HostState,
   flushRules,
   hostState,
   ip,
+  ipAddresses,
   ipLink,
   ipLinks,
   mustBeIsolated,
@@ -187,7 +189,7 @@ describe("Reconciler", () => {
     assert.equal(first, "mangle -A FORWARD -j TSNET-ISOLATION");
     for (const setting of ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"])
       assert.equal(readSysctl(setting), "1", setting);
-    assert.deepEqual([...site.reconciler.degraded], []);
+    assert.deepEqual([...site.reconciler.health.degraded], []);
   };
 
   it("counts nothing and changes nothing where all is as it should be", async () => {
@@ -253,8 +255,8 @@ describe("Reconciler", () => {
     await site.driver.deleteNetwork(network.id);
     await site.driver.createNetwork(network);
     // Longer than it waits before it looks.
-    await new Promise((resolve) => setTimeout(resolve, 700));
-    assert.deepEqual([...site.reconciler.drift], []);
+    await sleep(700);
+    assert.deepEqual([...site.reconciler.health.drift], []);
     assert.deepEqual(await site.reconcile(), {});
   });
 
@@ -266,13 +268,13 @@ describe("Reconciler", () => {
     const errors = () => site.lines.filter(({ level }) => level === "error");
     assert.equal(errors().length, 1);
     assert.match(
-      site.reconciler.degraded.get(`endpoint ${endpoint.id}`) ?? "",
+      site.reconciler.health.degraded.get(`endpoint ${endpoint.id}`) ?? "",
       /the container's link is gone; restart the container/,
     );
     assert.equal(await ipLink(PORT), undefined);
     await site.driver.leave(network.id, endpoint.id);
     await site.reconcile();
-    assert.deepEqual([...site.reconciler.degraded], []);
+    assert.deepEqual([...site.reconciler.health.degraded], []);
     assert.equal(errors().length, 1);
     assert.ok(await ipLink(PORT));
   });
@@ -353,6 +355,64 @@ describe("Reconciler", () => {
     assert.deepEqual(
       (await ipLinks()).map(({ ifindex }) => ifindex),
       links.map(({ ifindex }) => ifindex),
+    );
+  });
+
+  it("repairs it within a second on a bridge that is somebody else's", async function () {
+    this.retries(2);
+    await site.driver.deleteNetwork(network.id);
+    await ip("link add own-br address 02:00:00:00:00:07 type bridge", "link set own-br up");
+    const adopted = NETWORKS["on an adopted bridge"] ?? assert.fail();
+    await site.driver.createNetwork(adopted);
+    await site.driver.createEndpoint(endpointOf(adopted));
+    const whole = async () =>
+      JSON.stringify([
+        asMade(await ipLink(PORT)),
+        asMade(await ipLink("own-br")),
+        await ipAddresses("own-br"),
+      ]);
+    const before = await whole();
+    await site.reconciler.start();
+    for (const damage of [
+      ["addr del 10.1.0.1/16 dev own-br"],
+      ["link set own-br down"],
+      ["link delete own-br", "link add own-br address 02:00:00:00:00:07 type bridge"],
+    ]) {
+      await ip(...damage);
+      const start = Date.now();
+      await until(`after ${damage.join()}`, async () => (await whole()) === before, { timeoutMs: 5000 });
+      assert.ok(Date.now() - start < 1000, damage.join());
+    }
+
+    function asMade(link: Awaited<ReturnType<typeof ipLink>>): object {
+      const { ifname, mtu, address, flags, master } = link ?? assert.fail();
+      return { ifname, mtu, address, master, up: flags.includes("UP") };
+    }
+  });
+
+  it("looks after a setting of the whole host for each network, whichever was looked at last", async () => {
+    const other = { ...network, id: id(9), ipv4: [{ subnet: "10.7.0.0/16", aux: {} }], ipv6: [] };
+    await site.driver.createNetwork({ ...other, options: {} });
+    await site.reconciler.start();
+    await site.driver.deleteNetwork(other.id);
+    await setSysctl("net/ipv4/ip_forward", "0");
+    await until("forwarding", async () => readSysctl("net/ipv4/ip_forward") === "1", { timeoutMs: 5000 });
+  });
+
+  it("tells of a bridge that was deleted and not of its ports, which come back with it", async () => {
+    for (const number of [3, 4, 5]) await site.driver.createEndpoint(endpointOf(network, number));
+    await site.reconciler.start();
+    const before = await ipLinks();
+    // Longer than it waits before it looks at what has just been made.
+    await sleep(300);
+    await ip(`link delete ${BRIDGE}`);
+    await until("the ports are in the bridge again", async () => {
+      const ports = (await ipLinks()).filter(({ master }) => master === BRIDGE);
+      return ports.length === before.filter(({ master }) => master === BRIDGE).length;
+    });
+    assert.deepEqual(
+      site.lines.filter(({ level }) => level === "error"),
+      [],
     );
   });
 

@@ -7,7 +7,7 @@ import { Driver } from "../../src/driver.ts";
 import { Firewall } from "../../src/firewall/firewall.ts";
 import { Host } from "../../src/kernel/host.ts";
 import type { Endpoint } from "../../src/model.ts";
-import { Reconciler } from "../../src/reconcile.ts";
+import { Reconciler } from "../../src/reconcile/reconciler.ts";
 import { State } from "../../src/store/state.ts";
 import { Store } from "../../src/store/store.ts";
 import { Faults } from "./faults.ts";
@@ -70,9 +70,9 @@ export class Site {
 
   /** Repairs and sweeps, as at the daemon's start and every minute. @returns how much drift of each kind there was */
   async reconcile(): Promise<Record<string, number>> {
-    const before = new Map(this.reconciler.drift);
+    const before = new Map(this.reconciler.health.drift);
     await this.reconciler.everything();
-    const counted = [...this.reconciler.drift].map(
+    const counted = [...this.reconciler.health.drift].map(
       ([kind, count]) => [kind, count - (before.get(kind) ?? 0)] as const,
     );
     return Object.fromEntries(counted.filter(([, count]) => count > 0));
@@ -114,6 +114,7 @@ export class Site {
       onBridge: async () => {
         firewall.setEngineBridges(this.engineBridges);
       },
+      askForBridges: () => Promise.resolve(false),
       catchUp: () => this.#catchUp(driver, state),
       onMoved: ({ id }: Endpoint) => void this.moved.push(id),
     };

@@ -5,7 +5,7 @@ import { Driver } from "../../../src/driver.ts";
 import { Firewall } from "../../../src/firewall/firewall.ts";
 import { Host } from "../../../src/kernel/host.ts";
 import type { Endpoint, Network } from "../../../src/model.ts";
-import { Reconciler } from "../../../src/reconcile.ts";
+import { Reconciler } from "../../../src/reconcile/reconciler.ts";
 import type { Step } from "../../../src/step.ts";
 import { lockDirectory } from "../../../src/store/directory-lock.ts";
 import { State } from "../../../src/store/state.ts";
@@ -67,6 +67,7 @@ class Victim {
       onBridge: async () => {
         this.#firewall.setEngineBridges([]);
       },
+      askForBridges: () => Promise.resolve(false),
       catchUp: () => Promise.reject(new Error("no engine answers")),
       onMoved: () => undefined,
     };

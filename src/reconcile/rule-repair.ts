@@ -1,0 +1,90 @@
+import type { Driver } from "../driver.ts";
+import { reason } from "../errors.ts";
+import type { Firewall } from "../firewall/firewall.ts";
+import { watchLegacyRules } from "../kernel/legacy-rules.ts";
+import { watchRules } from "../kernel/nft-events.ts";
+import { ruleComment } from "../names.ts";
+import type { State } from "../store/state.ts";
+import type { Health } from "./health.ts";
+import type { Schedule } from "./schedule.ts";
+
+/** Milliseconds to wait after a change before looking: changes come in bursts. */
+const SETTLE_MS = 100;
+const KEY = "rules";
+
+/** Keeps the firewall's rules as the records say. */
+export class RuleRepair {
+  readonly #driver: Driver;
+  readonly #state: State;
+  readonly #firewall: Firewall;
+  readonly #health: Health;
+  readonly #schedule: Schedule;
+
+  constructor(driver: Driver, state: State, firewall: Firewall, health: Health, schedule: Schedule) {
+    this.#driver = driver;
+    this.#state = state;
+    this.#firewall = firewall;
+    this.#health = health;
+    this.#schedule = schedule;
+  }
+
+  /** Looks whenever somebody else has changed rules. @returns stops that */
+  watch(): () => void {
+    const onRules = () => {
+      this.#schedule.soon(KEY, SETTLE_MS, () => this.#look());
+    };
+    const stops = [watchRules(() => this.#firewall.processes, onRules), watchLegacyRules(onRules)];
+    return () => {
+      for (const stop of stops) stop();
+    };
+  }
+
+  /** Puts chains, jumps and standing rules right. */
+  async settle(): Promise<void> {
+    if (await this.#firewall.settle()) this.#health.repaired("rules", "chains and jumps");
+  }
+
+  /** Puts a network's rules right. */
+  async network(id: string): Promise<void> {
+    await this.#driver.exclusively(id, async () => {
+      const network = this.#state.network(id);
+      if (!network) return;
+      const owner = `rules ${id}`;
+      try {
+        const wanted = this.#driver.rules(network);
+        const { missing, extra } = await this.#firewall.repair(ruleComment(id), wanted);
+        for (const rule of missing) this.#health.repaired("rules", rule);
+        for (const rule of extra) this.#health.repaired("orphan", `rule ${rule}`);
+        this.#health.report(owner, "");
+      } catch (error) {
+        // Whatever is wrong with them, the other networks must have theirs.
+        this.#health.report(owner, reason(error));
+        this.#schedule.later(KEY, () => this.#look());
+      }
+    });
+  }
+
+  /** Deletes the rules of networks that are not on record. */
+  async sweep(): Promise<void> {
+    const owners = await this.#firewall.owners();
+    // Asked for afterwards: a network is on record before it has rules.
+    const known = new Set(this.#state.networks().map(({ id }) => ruleComment(id)));
+    for (const owner of owners) {
+      if (known.has(owner)) continue;
+      const { extra } = await this.#firewall.repair(owner, []);
+      for (const rule of extra) this.#health.repaired("orphan", `rule ${rule}`);
+    }
+  }
+
+  /** Puts all of them right, and nothing else: what changes them most often is the engine, with rules of its own. */
+  async #look(): Promise<void> {
+    await this.#firewall.othersDone();
+    const before = this.#health.repairs;
+    this.#firewall.forget();
+    await this.settle();
+    for (const { id } of this.#state.networks()) await this.network(id);
+    await this.sweep();
+    // Whoever takes rules away by several commands may have gone on meanwhile.
+    if (this.#health.repairs > before) this.#schedule.later(KEY, () => this.#look());
+  }
+}
