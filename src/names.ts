@@ -90,6 +90,11 @@ export function bridgeMac(network: string): string {
   return formatMac(Buffer.from([0x02, ...digest.subarray(0, 5)]));
 }
 
+/** MAC of the host's own macvlan, which may not be its parent's (macvlan_addr_busy, drivers/net/macvlan.c). */
+export function shimMac(network: string): string {
+  return bridgeMac(`shim ${network}`);
+}
+
 /**
  * MAC of the end of a veth pair that stays on the host. A bridge that somebody else made may take the lowest
  * of its ports' MACs, and this is never the lowest beside a real one (libvirt does the same for its taps).

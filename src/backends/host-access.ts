@@ -6,7 +6,7 @@ import { linkUp, shimLink } from "../steps/macvlan.ts";
 import { exactAddresses, hostRoute, neighbourEntry } from "../steps/route.ts";
 import { sysctl } from "../steps/setting.ts";
 import { type Endpoint, type Network, type Pool, bareAddresses, pools } from "../model.ts";
-import { bridgeMac, linkAlias, ruleComment, shimName } from "../names.ts";
+import { linkAlias, ruleComment, shimMac, shimName } from "../names.ts";
 import { type Step, untilLast } from "../step.ts";
 import type { State } from "../store/state.ts";
 
@@ -41,7 +41,7 @@ export class HostAccess {
     const { id, ipv6 } = network;
     const link = shimName(id);
     const others = () => this.#records.endpoints(id).filter((other) => other.id !== endpoint.id);
-    const shim = { name: link, alias: linkAlias("shim", id), parent, mac: bridgeMac(id) };
+    const shim = { name: link, alias: linkAlias("shim", id), parent, mac: shimMac(id) };
     let known: Promise<HostAddresses[]> | undefined;
     const hostAddresses = () => (known ??= this.#addresses(network, parent));
     return [

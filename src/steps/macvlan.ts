@@ -57,7 +57,7 @@ export function macvlanLink(host: Host, spec: MacvlanSpec): Step {
       if (there) {
         mustBeOurs(there, there.kind === "veth" ? "veth" : "macvlan", alias);
         if (!parent) return false;
-        if (there.kind === "macvlan") return await settle(host, there, following(spec, parent));
+        if (there.kind === "macvlan") return await settle(host, there, { alias, ...following(spec, parent) });
         if (joined) return false;
         await host.links.delete(name);
       }
@@ -177,15 +177,39 @@ async function settleInside(host: Host, spec: MacvlanSpec, joined: Joined, paren
     const links = await inside.links.list();
     const mine = links.find(({ alias }) => alias === spec.alias);
     if (mine?.kind === "macvlan") return await settle(inside, mine, following(spec, parent));
-    // With one end the whole pair goes.
-    if (mine) await inside.links.delete(mine.name);
-    const name = mine?.name ?? freeName(joined.prefix, links);
-    await addMacvlan(host, spec, parent, { netns: inside.netns, name });
-    await inside.links.set(name, { alias: spec.alias, ...packets(parent) });
-    await configure(inside, name, joined);
+    // The engine is at it.
+    if (mine && !mine.up) return false;
+    // With one end the whole pair goes; and what was being made when a daemon was killed has no alias yet.
+    const replaced = links.filter(
+      (link) => link === mine || (link.group === LINK_GROUP && link.alias === ""),
+    );
+    for (const { name } of replaced) await inside.links.delete(name);
+    const name =
+      mine?.name ??
+      freeName(
+        joined.prefix,
+        links.filter((link) => !replaced.includes(link)),
+      );
+    await replaceInside(host, inside, { spec, joined, parent, name });
     return true;
   } finally {
     inside.close();
+  }
+}
+
+/** Makes the link as the engine had it. Its alias comes last, so that one which is there is whole. */
+async function replaceInside(
+  host: Host,
+  inside: Sandbox,
+  { spec, joined, parent, name }: { spec: MacvlanSpec; joined: Joined; parent: Link; name: string },
+): Promise<void> {
+  await addMacvlan(host, spec, parent, { netns: inside.netns, name });
+  try {
+    await configure(inside, name, joined);
+    await inside.links.set(name, { alias: spec.alias, ...packets(parent) });
+  } catch (error) {
+    await inside.links.delete(name);
+    throw error;
   }
 }
 

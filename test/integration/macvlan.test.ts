@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Announcer } from "../../src/announcer.ts";
+import { Announcer } from "../../src/reconcile/announcer.ts";
 import type { EndpointRequest, NetworkRequest } from "../../src/driver.ts";
 import { run } from "../lab/command.ts";
 import {
@@ -38,6 +38,12 @@ const NETWORKS: Readonly<Record<string, NetworkRequest>> = {
   private: { ...DEFAULTS, options: { ...ON_PARENT, macvlan_mode: "private" } },
   passthru: { ...DEFAULTS, options: { ...ON_PARENT, macvlan_mode: "passthru" } },
   "without a parent": { ...DEFAULTS, options: { backend: "macvlan" } },
+  "without a parent, with host access": {
+    ...DEFAULTS,
+    ipv4: [{ ...V4, aux: { host: "10.1.0.200/16" } }],
+    ipv6: [{ ...V6, aux: { host6: "fd01::200/64" } }],
+    options: { backend: "macvlan", host_access: "on" },
+  },
 };
 
 const MOMENTS: readonly Moment[] = ["before", "after"];
@@ -251,12 +257,43 @@ describe("macvlan backend on the kernel", () => {
       assert.deepEqual(await sandbox.links(), ["lo"]);
       await site.reconcile();
       assert.deepEqual(await sandbox.links(), ["lo"]);
-      assert.equal(site.reconciler.degraded.get(`network ${network.id}`), "parent wire0 is gone");
+      assert.equal(site.reconciler.health.degraded.get(`network ${network.id}`), "parent wire0 is gone");
       await plugWire();
       assert.ok(((await site.reconcile())["link"] ?? 0) >= 1);
       assert.deepEqual(await sandbox.describe(), before);
-      assert.equal(site.reconciler.degraded.size, 0);
+      assert.equal(site.reconciler.health.degraded.size, 0);
       assert.deepEqual(await site.reconcile(), {});
+    });
+
+    it("is made anew where a daemon that was killed left half of it", async () => {
+      const sandbox = await joined();
+      const before = await sandbox.describe();
+      await ip("link delete wire0");
+      await plugWire();
+      await ip(
+        `link add link wire0 name half netns ${String(sandbox.pid)} address ${before.mac} type macvlan mode bridge`,
+      );
+      await sandbox.ip("link set half group 29811");
+      await site.reconcile();
+      assert.deepEqual(await sandbox.links(), ["eth0", "lo"]);
+      assert.deepEqual(await sandbox.describe(), before);
+    });
+
+    it("is taken away again, and told of, if it cannot be set up as it was", async () => {
+      const sandbox = await joined();
+      const before = await sandbox.describe();
+      await ip("link delete wire0");
+      await plugWire();
+      // Of two macvlans with one MAC the kernel brings up the first.
+      await ip(`link add link wire0 name rival address ${before.mac} type macvlan`, "link set rival up");
+      await site.reconcile();
+      assert.deepEqual(await sandbox.links(), ["lo"]);
+      const owner = `endpoint ${endpoint.id}`;
+      assert.match(site.reconciler.health.degraded.get(owner) ?? "", /ip link set eth0: EADDRINUSE/);
+      await ip("link delete rival");
+      await site.reconcile();
+      assert.deepEqual(await sandbox.describe(), before);
+      assert.equal(site.reconciler.health.degraded.size, 0);
     });
 
     it("has another number if that is what is free, and no default route beside another network's", async () => {
@@ -308,7 +345,7 @@ describe("macvlan backend on the kernel", () => {
       const sandbox = await joined();
       await sandbox.end();
       assert.deepEqual(await site.reconcile(), {});
-      assert.equal(site.reconciler.degraded.size, 0);
+      assert.equal(site.reconciler.health.degraded.size, 0);
     });
 
     it("follows the parent's MTU inside the sandbox, up and down, but not beyond the option", async () => {
@@ -420,7 +457,7 @@ describe("macvlan backend on the kernel", () => {
         await act();
         const start = Date.now();
         await until("it is repaired", async () => {
-          if (!site.reconciler.drift.has(drift)) return false;
+          if (!site.reconciler.health.drift.has(drift)) return false;
           assert.deepEqual({ ...(await everything()), setting: readSysctl(setting) }, made);
           return true;
         });
@@ -444,7 +481,7 @@ describe("macvlan backend on the kernel", () => {
       await sandbox.take(endpointOf(network, 2), "eth0");
       await until("the move to be noticed", () => site.moved.includes(id(2)));
       await ip("link delete wire0");
-      const trouble = () => site.reconciler.degraded.get(`network ${network.id}`);
+      const trouble = () => site.reconciler.health.degraded.get(`network ${network.id}`);
       await until("the loss to be noticed", () => trouble() === "parent wire0 is gone");
       await plugWire();
       await until("the container to have its link again", async () =>
