@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Backend, GatewayNeed } from "./backends/backend.ts";
 import { type Backends, backendOf, parseOptions } from "./backends/index.ts";
-import { ConflictError, InvalidError, TsnetError } from "./errors.ts";
+import { ConflictError, InvalidError, TsnetError, reason } from "./errors.ts";
 import type { Rule } from "./firewall/rule.ts";
 import { KeyedLock } from "./lock.ts";
 import type { Endpoint, JoinResponse, Network, Pool, PortBinding } from "./model.ts";
@@ -78,7 +78,8 @@ export class Driver {
       const network = known ?? (await this.#settle(backend, asked));
       await applyAll(this.networkPlan(network), this.#stepLog(request.id));
       this.#made.add(network.id);
-      const trouble = await this.trouble(network);
+      // It is made, whatever is wrong with what it sits on.
+      const trouble = await this.trouble(network).catch(reason);
       if (trouble) this.#log.warn({ network: network.id, reason: trouble }, "created, but degraded");
     });
   }

@@ -33,6 +33,8 @@ export async function listen(handler: RequestListener, path: string): Promise<Li
   // The engine keeps connections for minutes; closing one while it sends would lose that request's body.
   server.keepAliveTimeout = 0;
   server.requestTimeout = 0;
+  // Nor one that it opened to have it at hand.
+  server.headersTimeout = 0;
   const listening = new Closable(server);
   if (passedByServiceManager()) {
     await opened(server, () => server.listen({ fd: SD_LISTEN_FDS_START }));

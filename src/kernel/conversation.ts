@@ -88,6 +88,7 @@ export class Conversation {
       if (!endsWith(chunks, this.#end)) return;
       const answer = Buffer.concat(chunks).toString();
       chunks = [];
+      complaint = "";
       this.#finish(({ resolve }) => {
         resolve(answer.slice(0, -this.#end.length));
       });

@@ -14,7 +14,7 @@ export class Host {
   readonly addresses = new Addresses(this.#netlink);
   readonly neighbours = new Neighbours(this.#netlink);
   readonly #remover: LinkRemover;
-  #bigPackets: Promise<number> | undefined;
+  #bigPackets: number | undefined;
 
   /** @param onFailure is told when links could not be deleted; it is tried again with the next ones */
   constructor(onFailure: (error: unknown) => void) {
@@ -25,6 +25,8 @@ export class Host {
   async link(name: string): Promise<Link | undefined> {
     const there = await this.links.get(name);
     if (there?.group !== LEAVING_GROUP) return there;
+    // A daemon that was killed may have sent it on its way, and then nobody is at it.
+    this.#remover.start();
     await this.#remover.gone();
     return await this.links.get(name);
   }
@@ -58,8 +60,8 @@ export class Host {
    * Loopback tells: it has the kernel's own limit, as a veth pair has, while a bridge has that of its ports.
    */
   async bigPackets(): Promise<number> {
-    this.#bigPackets ??= this.links.get("lo").then((loopback) => loopback?.gsoLimit ?? 0);
-    return await this.#bigPackets;
+    this.#bigPackets ??= (await this.links.get("lo"))?.gsoLimit ?? 0;
+    return this.#bigPackets;
   }
 
   /** The main routing table, both families. */

@@ -142,18 +142,21 @@ export class Links {
 
   /**
    * Whether the kernel can make links of that kind; it loads the module if there is one. Nothing is made: the
-   * kernel looks for the kind first and refuses the MAC address, which is too short, then.
+   * kernel looks for the kind first and refuses the MAC address, which is too short, then. (One that does not look at
+   * its length makes the link, which is deleted again.)
    */
   async canMake(kind: LinkKind): Promise<boolean> {
     if (this.#kinds.has(kind)) return true;
+    const probe = "ts-probe";
     const payload = Buffer.concat([
       header(),
-      text(IFLA.IFNAME, "ts-probe"),
+      text(IFLA.IFNAME, probe),
       u8(IFLA.ADDRESS, 0),
       nest(IFLA.LINKINFO, text(INFO.KIND, kind)),
     ]);
     try {
       await this.#netlink.request(`ip link add type ${kind}`, RTM.NEWLINK, CREATE_EXCLUSIVE, payload);
+      await this.delete(probe);
     } catch (error) {
       if (isErrno(error, "EOPNOTSUPP", "ENOTSUP")) return false;
       if (!isErrno(error, "EINVAL")) throw error;

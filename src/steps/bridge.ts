@@ -81,7 +81,7 @@ export function vethPair(host: Host, spec: VethSpec): Step {
   return {
     what: `link ${name} type veth peer ${spec.peer}`,
     async apply() {
-      const [there, master] = await Promise.all([host.links.get(name), host.links.get(bridge)]);
+      const [there, master] = await Promise.all([host.link(name), host.links.get(bridge)]);
       if (!master)
         throw new KernelError(`ip link add ${name} master ${bridge}`, "ENODEV", `no bridge ${bridge}`);
       if (there) {
