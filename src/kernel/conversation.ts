@@ -80,7 +80,8 @@ export class Conversation {
   }
 
   #start(): ChildProcessWithoutNullStreams {
-    const child = spawn(this.#program, this.#args);
+    // In a session of its own: what ends the daemon must not end it before requests in flight are done.
+    const child = spawn(this.#program, this.#args, { detached: true });
     let chunks: Buffer[] = [];
     let complaint = "";
     child.stdout.on("data", (chunk: Buffer) => {
