@@ -80,6 +80,23 @@ export function bareAddresses({ ipv4, ipv6 }: Pick<Endpoint, "ipv4" | "ipv6">): 
   return [ipv4, ipv6].filter((cidr) => cidr !== undefined).map(bare);
 }
 
+/** An endpoint's bare address of a family; undefined if it has none. */
+export function addressOf(
+  { ipv4, ipv6 }: Pick<Endpoint, "ipv4" | "ipv6">,
+  family: Family,
+): string | undefined {
+  const cidr = family === 4 ? ipv4 : ipv6;
+  return cidr === undefined ? undefined : bare(cidr);
+}
+
+/**
+ * The bare address that a published port leads to: that of the port's family, or for the host's [::1] an IPv4 address
+ * where the container has no other.
+ */
+export function targetOf(endpoint: Pick<Endpoint, "ipv4" | "ipv6">, { family }: PublishedPort): string {
+  return addressOf(endpoint, family) ?? addressOf(endpoint, 4) ?? "";
+}
+
 /** The pools of one family. */
 export function pools(network: Network, family: Family): readonly Pool[] {
   return family === 4 ? network.ipv4 : network.ipv6;

@@ -1,6 +1,6 @@
 import { Router } from "express";
 import type { Engine } from "../docker/engine.ts";
-import { bare } from "../ip.ts";
+import { targetOf } from "../model.ts";
 import type { Health } from "../reconcile/health.ts";
 import type { State } from "../store/state.ts";
 
@@ -50,20 +50,16 @@ async function ports(state: State, engine: Engine): Promise<PortView[]> {
     const names = await engine
       .names(id)
       .catch(() => ({ network: id, containers: new Map<string, string>() }));
-    for (const { id: endpoint, ports = [], ipv4 = "", ipv6 = "" } of publishing) {
-      const container = names.containers.get(endpoint) ?? "";
-      for (const { protocol, host, containerPort, family } of ports) {
-        const target = { address: bare(family === 4 ? ipv4 : ipv6), port: containerPort };
+    for (const endpoint of publishing)
+      for (const port of endpoint.ports ?? [])
         views.push({
-          container,
+          container: names.containers.get(endpoint.id) ?? "",
           network: names.network,
-          endpoint,
-          protocol,
-          ...(host ? { host } : {}),
-          target,
+          endpoint: endpoint.id,
+          protocol: port.protocol,
+          ...(port.host ? { host: port.host } : {}),
+          target: { address: targetOf(endpoint, port), port: port.containerPort },
         });
-      }
-    }
   }
   return views;
 }

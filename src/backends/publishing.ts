@@ -3,11 +3,12 @@ import { ConflictError, InvalidError, reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import { openPortRule, portRule } from "../firewall/port-rules.ts";
 import type { Rule } from "../firewall/rule.ts";
-import { FAMILIES, type Family, bare, parseIp } from "../ip.ts";
+import { FAMILIES, type Family, parseIp } from "../ip.ts";
 import { Conntrack } from "../kernel/conntrack.ts";
 import { LoopbackRelay } from "../kernel/loopback-relay.ts";
 import { Reservations } from "../kernel/reservations.ts";
-import type { Endpoint, PortBinding, PublishedPort } from "../model.ts";
+import { readSysctl } from "../kernel/sysctl.ts";
+import { type Endpoint, type PortBinding, type PublishedPort, addressOf, targetOf } from "../model.ts";
 import { ruleComment } from "../names.ts";
 import type { Step } from "../step.ts";
 
@@ -65,7 +66,8 @@ export class Publisher {
   steps(publishing: Publishing, endpoint: Endpoint): Step[] {
     const ports = endpoint.ports ?? [];
     if (ports.length === 0) return [];
-    const families = FAMILIES.filter((family) => ports.some((port) => port.family === family));
+    const rules = this.rules(publishing, endpoint);
+    const families = FAMILIES.filter((family) => rules.some((rule) => rule.family === family));
     return [
       this.reservation(endpoint),
       ...families.map((family) => this.#translation(publishing, endpoint, family)),
@@ -82,8 +84,10 @@ export class Publisher {
   /** Every firewall rule of those steps. */
   rules({ bridge }: Publishing, endpoint: Endpoint): Rule[] {
     const comment = ruleComment(endpoint.network);
-    return (endpoint.ports ?? []).map(({ family, protocol, containerPort, host }) => {
-      const containerAddress = bare((family === 4 ? endpoint.ipv4 : endpoint.ipv6) ?? "");
+    return (endpoint.ports ?? []).flatMap(({ family, protocol, containerPort, host }) => {
+      const containerAddress = addressOf(endpoint, family);
+      // Only the relay leads from the host's [::1] to an IPv4 address.
+      if (containerAddress === undefined) return [];
       const port = { family, protocol, containerAddress, containerPort, bridge, comment };
       return host
         ? portRule({ ...port, hostAddress: host.address, hostPort: host.port })
@@ -99,8 +103,8 @@ export class Publisher {
   ): PublishedPort[] {
     const { protocol, containerPort } = binding;
     const addresses = addressesOf(publishing, endpoint, binding);
-    const routed = addresses.filter(({ family }) => publishing.routed.includes(family));
-    const translated = addresses.filter(({ family }) => !publishing.routed.includes(family));
+    const isRouted = ({ family }: { family: Family }) => publishing.routed.includes(family);
+    const [routed, translated] = [addresses.filter(isRouted), addresses.filter((one) => !isRouted(one))];
     const port = translated.length > 0 ? this.#takeSame(endpoint, binding, translated, chosen) : 0;
     return [
       ...routed.map(({ family }) => ({ protocol, containerPort, family })),
@@ -200,10 +204,11 @@ export class Publisher {
   }
 
   /** What the kernel cannot translate: the host's own [::1]. */
-  #loopback(endpoint: Endpoint, { protocol, host, containerPort }: PublishedPort): Step[] {
-    if (protocol === "sctp" || !host || !["::", "::1"].includes(host.address)) return [];
+  #loopback(endpoint: Endpoint, port: PublishedPort): Step[] {
+    const { protocol, host, containerPort } = port;
+    if (protocol === "sctp" || !host || !ANY_OR_LOOPBACK.includes(host.address)) return [];
     const key = `${protocol} ${host.port}`;
-    const target = { address: bare(endpoint.ipv6 ?? ""), port: containerPort };
+    const target = { address: targetOf(endpoint, port), port: containerPort };
     return [
       {
         what: `relay [::1]:${host.port}/${protocol}`,
@@ -245,21 +250,35 @@ function range(first: number, last: number): number[] {
 
 /** The host addresses of a binding: the one it names, else the network's default of each family the container has. */
 function addressesOf(
-  { defaultAddress }: Publishing,
+  { defaultAddress, routed }: Publishing,
   endpoint: Endpoint,
-  { hostAddress, containerPort }: PortBinding,
+  { protocol, hostAddress, containerPort }: PortBinding,
 ): { family: Family; address: string }[] {
-  const has = (family: Family) => (family === 4 ? endpoint.ipv4 : endpoint.ipv6) !== undefined;
+  const has = (family: Family) => addressOf(endpoint, family) !== undefined;
+  // The host itself also asks at [::1], which a relay serves whatever address the container has.
+  const relays = !has(6) && has(4) && protocol !== "sctp" && routed.length === 0;
   if (hostAddress) {
     const { family } = parseIp(hostAddress);
-    if (!has(family))
+    if (!has(family) && !(relays && hostAddress === LOOPBACK_IPV6))
       throw new InvalidError(
         `cannot publish ${hostAddress} to container port ${containerPort}: the container has no IPv${family} address`,
       );
     return [{ family, address: hostAddress }];
   }
-  return FAMILIES.flatMap((family) => {
+  const all = FAMILIES.flatMap((family) => {
     const address = defaultAddress[family];
     return address && has(family) ? [{ family, address }] : [];
   });
+  const { 6: byDefault = "" } = defaultAddress;
+  return relays && ANY_OR_LOOPBACK.includes(byDefault) && hasIpv6()
+    ? [...all, { family: 6, address: LOOPBACK_IPV6 }]
+    : all;
+}
+
+const LOOPBACK_IPV6 = "::1";
+const ANY_OR_LOOPBACK: readonly string[] = ["::", LOOPBACK_IPV6];
+
+/** Whether the host's loopback has an IPv6 address. */
+function hasIpv6(): boolean {
+  return readSysctl("net/ipv6/conf/lo/disable_ipv6") === "0";
 }

@@ -1,8 +1,8 @@
 import type { Firewall } from "../firewall/firewall.ts";
 import { sharedRule } from "../firewall/port-rules.ts";
 import type { Rule } from "../firewall/rule.ts";
-import { FAMILIES, type Family, bare } from "../ip.ts";
-import { type Endpoint, isAny, pools } from "../model.ts";
+import { FAMILIES, type Family } from "../ip.ts";
+import { type Endpoint, addressOf, isAny, pools } from "../model.ts";
 import { ruleComment } from "../names.ts";
 import { type Step, untilLast } from "../step.ts";
 import type { State } from "../store/state.ts";
@@ -26,7 +26,8 @@ export class Siblings {
   rules(bridge: string, endpoint: Endpoint): Rule[] {
     const comment = ruleComment(endpoint.network);
     return FAMILIES.filter((family) => translates(endpoint, family)).flatMap((family) => {
-      const containerAddress = bare((family === 4 ? endpoint.ipv4 : endpoint.ipv6) ?? "");
+      const containerAddress = addressOf(endpoint, family);
+      if (containerAddress === undefined) return [];
       return this.#subnets(endpoint, family).map((subnet) =>
         sharedRule({ family, containerAddress, bridge, comment }, subnet),
       );

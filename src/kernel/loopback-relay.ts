@@ -5,7 +5,7 @@ import { type Server, type Socket, connect, createServer } from "node:net";
 /** A client that sent nothing for so long is forgotten (nf_conntrack_udp_timeout_stream is as long). */
 const UDP_IDLE_MS = 120_000;
 
-/** Where a container listens. Bare IPv6 address. */
+/** Where a container listens. Bare address. */
 export interface RelayTarget {
   readonly address: string;
   readonly port: number;
@@ -23,7 +23,8 @@ const OFF = Buffer.alloc(4);
  * Everything else is translated in the kernel, but not this: an answer that is translated back to ::1 comes in by
  * the bridge, and the kernel drops whatever has a loopback address and did not come in by loopback
  * (ip6_rcv_core, RFC 4291, section 2.5.3); IPv6 has no route_localnet. Where iptables sees bridged frames the
- * translation comes even before that check, so no rule or route can help.
+ * translation comes even before that check, so no rule or route can help. The relay also leads to containers that
+ * have an IPv4 address only.
  */
 export class LoopbackRelay {
   readonly #libc = koffi.load("libc.so.6");
@@ -97,7 +98,7 @@ function relayUdp(fd: number, { address, port }: RelayTarget, onBound: () => voi
     clients.delete(client);
   };
   const meet = (client: number) => {
-    const socket = createSocket("udp6", (answer) => {
+    const socket = createSocket(address.includes(":") ? "udp6" : "udp4", (answer) => {
       server.send(answer, client, LOOPBACK);
     });
     socket.on("error", () => {

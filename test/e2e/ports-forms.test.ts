@@ -112,15 +112,27 @@ onEachEngine("forms of -p", (site) => {
     assert.match(refusal, /127\.0\.0\.1:7050\/sctp/);
   });
 
-  it("publish only the families that the container has", async () => {
+  it("publish only the families that the container has, and IPv4 to the host's own ::1 as well", async () => {
     await site.network("four", "--subnet", subnets().v4);
     try {
       await site.run("c1", "four", "-p", "7060:80");
-      assert.deepEqual(await publishedBy(site, "c1"), ["0.0.0.0:7060>80/tcp"]);
+      assert.deepEqual(await publishedBy(site, "c1"), ["0.0.0.0:7060>80/tcp", "[::1]:7060>80/tcp"]);
       const refusal = await site.refused(...run("c2", "four", "-p", "[::]:7061:80"));
       assert.match(refusal, /the container has no IPv6 address/);
       // What was refused holds nothing: the port can be published.
       await site.run("c3", "blue", "-p", "7061:80");
+      await site.run("c4", "four", "-p", "[::1]:7062:80", "-p", "7063:90/udp");
+      for (const name of ["c1", "c4"]) await answerers.start(site.host, name, [80, 90], name);
+      const at = { address: "::1" };
+      const answers = await ask(site, [
+        { ...at, port: 7060 },
+        { ...at, port: 7062 },
+        { ...at, port: 7063, protocol: "udp" },
+      ]);
+      assert.deepEqual(
+        answers.map((answer) => answer.split(" ")[0]),
+        ["c1", "c4", "c4"],
+      );
     } finally {
       await site.removeContainers();
       await site.docker("network", "rm", "four");
