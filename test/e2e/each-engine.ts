@@ -1,4 +1,4 @@
-import { ENGINE_LINES, type EngineLine, EngineUnavailableError } from "../lab/engines.ts";
+import { ENGINE_LINES, EngineUnavailableError } from "../lab/engines.ts";
 import { skip } from "../support/skip.ts";
 import { started } from "./machines.ts";
 import { Site } from "./site.ts";
@@ -44,17 +44,12 @@ async function running(): Promise<Site[]> {
 /**
  * Makes of something that waits for most of its time one that is done on all engines that run at once, when the first
  * one's turn comes. Each is cleared after it, and told how it went when its own turn comes.
- *
- * @param except engines whose turn never comes
  */
-export function allAtOnce(
-  work: (site: Site) => Promise<void>,
-  except: readonly EngineLine[] = [],
-): (site: Site) => Promise<void> {
+export function allAtOnce(work: (site: Site) => Promise<void>): (site: Site) => Promise<void> {
   const outcomes = new Map<string, Promise<void>>();
   return async (site) => {
     if (!outcomes.has(site.line))
-      for (const other of (await running()).filter(({ line }) => !except.includes(line))) {
+      for (const other of await running()) {
         const outcome = work(other).finally(() => other.clear());
         // Told when its own turn comes.
         outcome.catch(() => undefined);
