@@ -22,8 +22,8 @@ import type { Config } from "./config.ts";
 
 /** Builds everything, listens, and shuts down when told to. Networks go on working without the daemon. */
 export async function daemon(config: Config): Promise<void> {
-  // Else V8 lets garbage grow to several times what is in use: 200 MB after a thousand containers, not 150.
-  setFlagsFromString("--heap-growing-percent=40");
+  // Else V8 lets garbage grow to several times what is in use: 200 MB after a thousand containers, not 130.
+  for (const flag of ["--heap-growing-percent=40", "--semi-space-growth-factor=1"]) setFlagsFromString(flag);
   const log = pino({ level: config.logLevel });
   const unlock = lockDirectory(config.stateDir);
   const { firewall, driver, state, engine, reconciler, close } = build(config, log);

@@ -143,8 +143,9 @@ async function growth(few: LabHost, many: LabHost): Promise<Figure[]> {
   );
   for (let round = 0; round < SAMPLES; round += 1)
     for (const [name, operation] of Object.entries(operations)) {
+      // No engine gives an id twice.
       for (const [index, client] of hosts.entries())
-        samples[name]?.[index]?.push(await operation(client, { network: 1, number: GUESTS }));
+        samples[name]?.[index]?.push(await operation(client, { network: 1, number: GUESTS + round }));
       await sleep(5);
     }
   for (const client of hosts) client.close();

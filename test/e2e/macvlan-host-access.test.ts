@@ -11,7 +11,7 @@ import { mustBe, onHost } from "./snapshot.ts";
 import { until } from "./until.ts";
 
 /** What is taken away by hand is back within this time. */
-const REPAIR_MS = 1000;
+const REPAIR_MS = 2000;
 
 onLan("macvlan host_access", (lan) => {
   const { site, peer } = lan;
