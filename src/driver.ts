@@ -8,7 +8,7 @@ import { KeyedLock } from "./lock.ts";
 import type { Endpoint, JoinResponse, Network, Pool, PortBinding } from "./model.ts";
 import { macOf } from "./names.ts";
 import { republish } from "./publish.ts";
-import { type Step, type StepLog, applyAll, repairAll, revertAll } from "./step.ts";
+import { type Step, type StepLog, applyAll, repairAll, revertAll, stepLog } from "./step.ts";
 import type { State } from "./store/state.ts";
 
 /** Share of a network's capacity at which to warn. */
@@ -45,6 +45,8 @@ export class Driver {
   readonly #backends: Backends;
   readonly #log: Logger;
   readonly #lock = new KeyedLock();
+  /** Networks that are being made and not on record yet, without what was found on the host. */
+  readonly #beginning = new Map<string, Network>();
   /** Networks whose plans were applied since the start. */
   readonly #made = new Set<string>();
 
@@ -75,13 +77,21 @@ export class Driver {
       const known = this.#state.network(request.id);
       if (known && !isDeepStrictEqual({ ...known, ...asked }, known))
         throw new ConflictError(`network ${request.id} exists with other settings`);
-      const network = known ?? (await this.#settle(backend, asked));
-      await applyAll(this.networkPlan(network), this.#stepLog(request.id));
-      this.#made.add(network.id);
-      // It is made, whatever is wrong with what it sits on.
-      const trouble = await this.trouble(network).catch(reason);
-      if (trouble) this.#log.warn({ network: network.id, reason: trouble }, "created, but degraded");
+      try {
+        const network = known ?? (await this.#settle(backend, asked));
+        await applyAll(this.networkPlan(network), this.#stepLog(request.id));
+        this.#made.add(network.id);
+        await this.#warnOfTrouble(network);
+      } finally {
+        this.#beginning.delete(request.id);
+      }
     });
+  }
+
+  /** It is made, whatever is wrong with what it sits on. */
+  async #warnOfTrouble(network: Network): Promise<void> {
+    const trouble = await this.trouble(network).catch(reason);
+    if (trouble) this.#log.warn({ network: network.id, reason: trouble }, "created, but degraded");
   }
 
   /** Deletes a network with whatever endpoints it still has. An unknown one is gone already. */
@@ -241,10 +251,11 @@ export class Driver {
   }
 
   async #settle(backend: Backend, asked: Omit<Network, "found" | "createdAt">): Promise<Network> {
-    const others = this.#state.networks().filter(({ id }) => id !== asked.id);
-    const createdAt = Date.now();
-    const found = await backend.survey({ ...asked, found: undefined, createdAt }, others);
-    return { ...asked, found, createdAt };
+    // Of two that cannot both be there, and are asked for at once, the first one wins.
+    const others = [...this.#state.networks(), ...this.#beginning.values()];
+    const network = { ...asked, found: undefined, createdAt: Date.now() };
+    this.#beginning.set(asked.id, network);
+    return { ...network, found: await backend.survey(network, others) };
   }
 
   /**
@@ -369,15 +380,6 @@ export class Driver {
   }
 
   #stepLog(network: string): StepLog {
-    const log = this.#log.child({ network });
-    return {
-      done: ({ what }) => {
-        log.debug({ step: what }, "applied");
-      },
-      undone: ({ what }, error) => {
-        if (error) log.warn({ step: what, err: error }, "could not be reverted");
-        else log.debug({ step: what }, "reverted");
-      },
-    };
+    return stepLog(this.#log.child({ network }));
   }
 }

@@ -1,3 +1,4 @@
+import type { Logger } from "pino";
 import { TsnetError, reason } from "./errors.ts";
 
 /** One reversible change to the host or the store. Both directions are idempotent. */
@@ -29,6 +30,19 @@ export function untilLast(step: Step, others: () => readonly unknown[]): Step {
 export interface StepLog {
   done(step: Step): void;
   undone(step: Step, error?: unknown): void;
+}
+
+/** Tells the log: what is done at level debug, and what could not be undone. */
+export function stepLog(log: Logger): StepLog {
+  return {
+    done: ({ what }) => {
+      log.debug({ step: what }, "applied");
+    },
+    undone: ({ what }, error) => {
+      if (error) log.warn({ step: what, err: error }, "could not be reverted");
+      else log.debug({ step: what }, "reverted");
+    },
+  };
 }
 
 /**

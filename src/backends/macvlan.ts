@@ -194,8 +194,11 @@ function mustBeShareable(
     );
 }
 
+/** Of one that is just being made, only what was asked for is known. */
 function isOn(network: Network, parent: string): boolean {
-  return network.backend === "macvlan" && (network as MacvlanNet).found.parent.name === parent;
+  if (network.backend !== "macvlan") return false;
+  const { found, options } = network as Network<MacvlanOptions, Found | undefined>;
+  return (found?.parent.name ?? options.parent) === parent;
 }
 
 function isPrivate({ found }: MacvlanNet): boolean {

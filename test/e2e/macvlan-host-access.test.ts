@@ -10,7 +10,7 @@ import type { Place } from "./site.ts";
 import { mustBe, onHost } from "./snapshot.ts";
 import { until } from "./until.ts";
 
-/** What is taken away by hand is back within this time. */
+/** What is taken away by hand is back within a second (test/integration); to look takes a while from here. */
 const REPAIR_MS = 2000;
 
 onLan("macvlan host_access", (lan) => {

@@ -226,6 +226,12 @@ describe("bridge backend on the kernel", () => {
       /bridge new-br belongs to network 000003/,
     );
     assert.deepEqual(Object.keys(site.records()), [`network/${id(3)}`]);
+    const both = await Promise.allSettled([5, 6].map((n) => site.driver.createNetwork(network("two-br", n))));
+    assert.deepEqual(
+      both.map(({ status }) => status),
+      ["fulfilled", "rejected"],
+    );
+    assert.deepEqual(Object.keys(site.records()), [`network/${id(3)}`, `network/${id(5)}`]);
   });
 
   it("refuses a link of its own name that it has not made, and leaves it alone", async () => {
