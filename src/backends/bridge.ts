@@ -143,7 +143,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
             mac: bridgeMac(network.id),
             mtu,
           }),
-      ...(adopted ? [] : bridgeSysctls(name, network.ipv6.length > 0)),
+      ...(adopted ? [] : bridgeSysctls(name, hostHasIpv6(network))),
       // A port published on 127.0.0.1 has its answers come in here with that destination.
       ...(network.internal ? [] : [sysctl(routeLocalnet(name), "1", network.found.routeLocalnet)]),
       ...gateways.map((cidr) => linkAddress(this.#host, name, cidr)),
@@ -305,6 +305,11 @@ function bridgeAddresses(network: BridgeNet): string[] {
 
 function routeLocalnet(bridge: string): string {
   return `net/ipv4/conf/${bridge}/route_localnet`;
+}
+
+/** Whether the host itself has IPv6 on the bridge: of an isolated network not even a link-local address. */
+function hostHasIpv6(network: BridgeNet): boolean {
+  return network.ipv6.length > 0 && modeOf(network, 6) !== "isolated";
 }
 
 function bridgeSysctls(name: string, ipv6: boolean): Step[] {

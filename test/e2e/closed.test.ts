@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { withBridgeNetfilter } from "./bridge-netfilter.ts";
 import { onEachEngine } from "./each-engine.ts";
-import { addresses, bridgeOf, interfaces, link } from "./interfaces.ts";
+import { bridgeOf, interfaces, link } from "./interfaces.ts";
 import { EVERYTHING, type Target, countArrivals, pings, send } from "./packets.ts";
 import { type Subnets, subnets } from "./site.ts";
 
@@ -70,7 +70,7 @@ onEachEngine("closed networks", (site) => {
     ]);
     const id = await network("alone", net, "--internal", ...modes);
     const [c1, c2] = await Promise.all([target("c1", "alone"), target("c2", "alone")]);
-    assert.deepEqual(addresses(await link(site, bridgeOf(id))), []);
+    assert.deepEqual((await link(site, bridgeOf(id))).addr_info, []);
     assert.deepEqual(await send(c1, { c2 }), { c2: EVERYTHING });
     assert.deepEqual(await send(site, { c1, c2 }), { c1: [], c2: [] });
     assert.deepEqual(Object.keys(await interfaces(c1)).sort(), ["eth0", "lo"]);
