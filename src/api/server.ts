@@ -105,7 +105,7 @@ function refuse(response: Response, status: number, error: unknown, method = "")
 
 /** Express's own way looks for what a browser might want first, and takes longer than many a request. */
 function reply(response: Response, status: number, body: unknown): void {
-  const text = Buffer.from(`${JSON.stringify(body)}\n`);
+  const text = Buffer.from(JSON.stringify(body));
   response.writeHead(status, { "Content-Type": "application/json", "Content-Length": text.length }).end(text);
 }
 
