@@ -1,4 +1,4 @@
-import { ENGINE_LINES, EngineUnavailableError } from "../lab/engines.ts";
+import { ENGINE_LINES, type EngineLine, EngineUnavailableError } from "../lab/engines.ts";
 import { skip } from "../support/skip.ts";
 import { started } from "./machines.ts";
 import { Site } from "./site.ts";
@@ -13,25 +13,29 @@ const BUSY_MS = 120_000;
  */
 export function onEachEngine(subject: string, define: (site: Site) => void): void {
   describe(subject, () => {
-    for (const line of ENGINE_LINES) {
+    for (const line of ENGINE_LINES)
       describe(`engine ${line}`, function () {
         this.timeout(BUSY_MS);
-        const site = new Site(line);
-        before(async function () {
-          // The first run on a machine downloads the engine.
-          this.timeout(900_000);
-          try {
-            await site.open();
-          } catch (error) {
-            if (!(error instanceof EngineUnavailableError)) throw error;
-            skip(this, error.message);
-          }
-        });
-        define(site);
-        after(() => site.clear());
+        onEngine(line, define);
       });
+  });
+}
+
+/** Defines tests within a suite for one engine, as `onEachEngine` does for each. */
+export function onEngine(line: EngineLine, define: (site: Site) => void): void {
+  const site = new Site(line);
+  before(async function () {
+    // The first run on a machine downloads the engine.
+    this.timeout(900_000);
+    try {
+      await site.open();
+    } catch (error) {
+      if (!(error instanceof EngineUnavailableError)) throw error;
+      skip(this, error.message);
     }
   });
+  define(site);
+  after(() => site.clear());
 }
 
 /** The sites of all engines that run by now. */
