@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import type { EngineLine } from "../lab/engines.ts";
-import { skip } from "../support/skip.ts";
 import { allAtOnce, onEachEngine } from "./each-engine.ts";
 import { bridgeOf, hostEndOf, interfaces } from "./interfaces.ts";
 import { pings } from "./packets.ts";
@@ -11,6 +10,8 @@ import { mustBe, onHost, recordsOf } from "./snapshot.ts";
 
 /** What is under way when a daemon is killed. */
 interface Operation {
+  /** Networks are made or removed. */
+  readonly changesNetworks?: true;
   /** Arguments of `docker`; the number differs each time. */
   readonly args: (number: string) => readonly string[];
   /** What must be there for it. */
@@ -21,6 +22,7 @@ interface Operation {
 
 const OPERATIONS: Readonly<Record<string, Operation>> = {
   "network create": {
+    changesNetworks: true,
     args: (number) => ["network", "create", "-d", "tsnet", `fresh-${number}`],
     afterMs: { engine: 60, both: 90 },
   },
@@ -39,6 +41,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
     afterMs: { engine: 150, both: 100 },
   },
   "network rm": {
+    changesNetworks: true,
     args: (number) => ["network", "rm", `gone-${number}`],
     prepare: (site, number) => site.network(`gone-${number}`),
     afterMs: { engine: 60, both: 90 },
@@ -50,9 +53,11 @@ const RUN = ["run", "-d", "--network", "blue"];
 const CAUGHT_UP_MS = 90_000;
 const LOOK_AGAIN_MS = 500;
 
-/** This one was seen to end by itself some time after it was started again. */
-const MAY_END: EngineLine = "20.10";
-const LAST_LINES = 20;
+/**
+ * This one must not be killed while it writes a network: it may find one without pools when it starts again, and then
+ * panics, at every start from then on (libnetwork, controller.reservePools: index out of range).
+ */
+const BREAKS_NETWORKS: EngineLine = "20.10";
 
 /** Its longest part is the wait for the comparison. */
 const endsAlike = allAtOnce(async (site) => {
@@ -63,7 +68,10 @@ const endsAlike = allAtOnce(async (site) => {
   const at = ["--ip", ip(10), "--ip6", ip6(10)];
   await site.run("stays", "blue", "--restart", "always", ...at);
   let number = 10;
-  for (const { args, prepare, afterMs } of Object.values(OPERATIONS))
+  const operations = Object.values(OPERATIONS).filter(
+    ({ changesNetworks }) => !changesNetworks || site.line !== BREAKS_NETWORKS,
+  );
+  for (const { args, prepare, afterMs } of operations)
     for (const who of ["engine", "both"] as const) {
       await prepare?.(site, String(number));
       const dying = site.exec(["docker", ...args(String(number))], { allowFailure: true });
@@ -86,14 +94,7 @@ const endsAlike = allAtOnce(async (site) => {
 onEachEngine("an engine that is killed, or both,", (site) => {
   it("while something is under way, and records and links are what the engine says there is", async function () {
     this.timeout(600_000);
-    try {
-      await endsAlike(site);
-    } catch (error) {
-      if (site.line !== MAY_END || site.host.engineRuns) throw error;
-      console.log((await site.host.engineLog()).trimEnd().split("\n").slice(-LAST_LINES).join("\n"));
-      await site.host.startEngine();
-      skip(this, "known open: an engine 20.10 that is killed so often may end by itself");
-    }
+    await endsAlike(site);
   });
 });
 

@@ -179,11 +179,6 @@ export class LabHost {
     await this.engineDaemon.kill();
   }
 
-  /** Whether dockerd was started and has not ended. */
-  get engineRuns(): boolean {
-    return this.engineDaemon.isRunning();
-  }
-
   /** Everything dockerd wrote so far. */
   async engineLog(): Promise<string> {
     return await this.engineDaemon.log();
