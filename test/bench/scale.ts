@@ -20,6 +20,8 @@ const BURSTS = 12;
 const SAMPLES = 60;
 /** Containers that come and go are numbered apart from those that stay. */
 const GUESTS = 5000;
+/** Longer than the kernel goes on with a link after the answer: until then it lets nobody else change links. */
+const APART_MS = 60;
 /** Longer than the daemon takes to look at what has just changed. */
 const SETTLE_MS = 1500;
 const RECONCILED_MS = 60_000;
@@ -146,7 +148,7 @@ async function growth(few: LabHost, many: LabHost): Promise<Figure[]> {
       // No engine gives an id twice.
       for (const [index, client] of hosts.entries())
         samples[name]?.[index]?.push(await operation(client, { network: 1, number: GUESTS + round }));
-      await sleep(5);
+      await sleep(APART_MS);
     }
   for (const client of hosts) client.close();
   return Object.entries(samples).flatMap(([name, [atFew = [], atMany = []]]) => [
