@@ -67,7 +67,13 @@ function build(config: Config, log: Logger) {
     onBridge: async () => {
       firewall.setEngineBridges(await bridges.there());
     },
-    askForBridges: () => bridges.learn(),
+    askEngine: async () => {
+      if (firewall.forwarding.waitsForEngine) {
+        if (!(await engine.answers())) return undefined;
+        await firewall.forwarding.onEngine();
+      }
+      return await bridges.learn();
+    },
     catchUp: async () => {
       await catchUp(engine, driver, state, log);
       await firewall.forwarding.onEngine();

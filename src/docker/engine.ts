@@ -54,6 +54,14 @@ export class Engine {
     return { network: name, containers: new Map(containers) };
   }
 
+  /** Whether there is one that has come to its end of starting. */
+  async answers(): Promise<boolean> {
+    return await this.version().then(
+      () => true,
+      () => false,
+    );
+  }
+
   /** Its version: `28.5.2+dfsg4`. */
   async version(): Promise<string> {
     return (await this.#get<{ readonly Version: string }>("/version")).Version;

@@ -30,8 +30,8 @@ const ABREAST = 16;
 export interface Companions {
   /** A bridge came or went that may be an engine's. */
   onBridge(): Promise<void>;
-  /** Whether the engine says something new of bridges; undefined while it does not answer. */
-  askForBridges(): Promise<boolean | undefined>;
+  /** Whether the engine says something new of bridges; undefined while it is asked for something and does not answer. */
+  askEngine(): Promise<boolean | undefined>;
   /** Compares with the engine; fails while no engine answers. */
   catchUp(): Promise<void>;
   /** The engine has taken an endpoint's link into its sandbox; there are neighbours beyond the host. */
@@ -149,13 +149,13 @@ export class Reconciler {
     await this.#companions.onBridge();
     await this.#rules.settle();
     // The host need not wait for an engine that is just starting.
-    this.#schedule.soon("engine's bridges", 0, () => this.#askForBridges());
+    this.#schedule.soon("engine", 0, () => this.#askEngine());
   }
 
-  async #askForBridges(): Promise<void> {
-    const news = await this.#companions.askForBridges();
+  async #askEngine(): Promise<void> {
+    const news = await this.#companions.askEngine();
     if (news) await this.#bridges();
-    if (news === undefined) this.#schedule.later("engine's bridges", () => this.#askForBridges());
+    if (news === undefined) this.#schedule.later("engine", () => this.#askEngine());
   }
 
   async #whole(id: string): Promise<void> {

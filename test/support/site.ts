@@ -114,7 +114,7 @@ export class Site {
       onBridge: async () => {
         firewall.setEngineBridges(this.engineBridges);
       },
-      askForBridges: () => Promise.resolve(false),
+      askEngine: () => Promise.resolve(false),
       catchUp: () => this.#catchUp(driver, state),
       onMoved: ({ id }: Endpoint) => void this.moved.push(id),
     };

@@ -67,7 +67,7 @@ class Victim {
       onBridge: async () => {
         this.#firewall.setEngineBridges([]);
       },
-      askForBridges: () => Promise.resolve(false),
+      askEngine: () => Promise.resolve(false),
       catchUp: () => Promise.reject(new Error("no engine answers")),
       onMoved: () => undefined,
     };
