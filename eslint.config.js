@@ -50,6 +50,7 @@ const layers = {
     "netlink",
     "koffi",
   ],
+  "src/reconcile/**": ["**/api/**", "**/backends/**", "express", "netlink", "koffi"],
   "src/store/**": ["**/api/**", "**/backends/**", "**/driver.ts", "express", "netlink"],
   "src/docker/**": [
     "**/api/**",
