@@ -179,10 +179,8 @@ async function settleInside(host: Host, spec: MacvlanSpec, joined: Joined, paren
     if (mine?.kind === "macvlan") return await settle(inside, mine, following(spec, parent));
     // The engine is at it.
     if (mine && !mine.up) return false;
-    // With one end the whole pair goes; and what was being made when a daemon was killed has no alias yet.
-    const replaced = links.filter(
-      (link) => link === mine || (link.group === LINK_GROUP && link.alias === ""),
-    );
+    // With one end the whole pair goes.
+    const replaced = links.filter((link) => link === mine || isHalfMade(link, spec, parent));
     for (const { name } of replaced) await inside.links.delete(name);
     const name =
       mine?.name ??
@@ -195,6 +193,15 @@ async function settleInside(host: Host, spec: MacvlanSpec, joined: Joined, paren
   } finally {
     inside.close();
   }
+}
+
+/**
+ * Whether a daemon that was killed was making this one: it has no alias yet. Nor have the container's ends of veth pairs,
+ * and what is being made for another network at this moment.
+ */
+function isHalfMade({ kind, group, alias, mac }: Link, spec: MacvlanSpec, parent: Link): boolean {
+  const expected = spec.mode === "passthru" ? parent.mac : spec.mac;
+  return kind === "macvlan" && group === LINK_GROUP && alias === "" && mac === expected;
 }
 
 /** Makes the link as the engine had it. Its alias comes last, so that one which is there is whole. */

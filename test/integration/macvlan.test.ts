@@ -274,8 +274,12 @@ describe("macvlan backend on the kernel", () => {
         `link add link wire0 name half netns ${String(sandbox.pid)} address ${before.mac} type macvlan mode bridge`,
       );
       await sandbox.ip("link set half group 29811");
+      // What the container has of a bridge network, and what is being made for another macvlan network.
+      await sandbox.ip("link add eth1 type veth peer name far");
+      await ip(`link add link wire0 name other netns ${String(sandbox.pid)} type macvlan mode bridge`);
+      for (const name of ["eth1", "other"]) await sandbox.ip(`link set ${name} group 29811`);
       await site.reconcile();
-      assert.deepEqual(await sandbox.links(), ["eth0", "lo"]);
+      assert.deepEqual(await sandbox.links(), ["eth0", "eth1", "far", "lo", "other"]);
       assert.deepEqual(await sandbox.describe(), before);
     });
 
