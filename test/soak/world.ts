@@ -1,4 +1,10 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type Docker from "dockerode";
 import type { LabHost } from "../lab/host.ts";
+
+/** How often the engine's list is read until it has what its containers have. */
+const LOOKS = 40;
+const LOOK_AGAIN_MS = 50;
 
 /** A network that may be made. */
 export interface Plan {
@@ -36,7 +42,7 @@ export const LABELS = { port: "soak.port", always: "soak.always" } as const;
 
 /** Asks the engine what there is. */
 export async function lookAt({ api }: LabHost): Promise<World> {
-  const [networks, containers] = await Promise.all([api.listNetworks(), api.listContainers({ all: true })]);
+  const [networks, containers] = await Promise.all([api.listNetworks(), listed(api)]);
   return {
     networks: networks
       .filter(({ Driver }) => Driver.startsWith("tsnet"))
@@ -59,4 +65,26 @@ export async function lookAt({ api }: LabHost): Promise<World> {
       }))
       .sort((a, b) => a.name.localeCompare(b.name)),
   };
+}
+
+/** The list of containers: it is a moment behind, so that one which was just stopped is still told to run. */
+async function listed(api: Docker, looks = LOOKS): Promise<Docker.ContainerInfo[]> {
+  const containers = await api.listContainers({ all: true });
+  const agree = await Promise.all(
+    containers.map(async ({ Id, State }) => (State === "running") === (await isRunning(api, Id))),
+  );
+  if (looks === 1 || !agree.includes(false)) return containers;
+  await sleep(LOOK_AGAIN_MS);
+  return await listed(api, looks - 1);
+}
+
+/** What the container itself says; undefined if it is gone. */
+async function isRunning(api: Docker, id: string): Promise<boolean | undefined> {
+  return await api
+    .getContainer(id)
+    .inspect()
+    .then(
+      ({ State: { Running } }) => Running,
+      () => undefined,
+    );
 }
