@@ -54,6 +54,9 @@ interface Found {
   readonly routeLocalnet?: string | undefined;
 }
 
+/** Milliseconds that an engine takes from CreateEndpoint to the sandbox; one that was killed is not back so soon. */
+const STARTING_MS = 1500;
+
 /** RFC 894. */
 const ETHERNET_MTU = 1500;
 
@@ -217,10 +220,10 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       await this.#publisher.forget(endpoint);
   }
 
-  async isGone({ id, sandbox }: Endpoint): Promise<boolean> {
+  async isGone({ id, sandbox, createdAt }: Endpoint): Promise<boolean> {
     if (sandbox === undefined) return false;
-    // Before engine 28 the sandbox is made after Join, and the link waits here for it.
-    if (await this.#host.links.get(containerEnd(id))) return false;
+    // Before engine 28 the sandbox is made after Join, and the link waits here for it; for good if the engine is killed.
+    if (Date.now() - createdAt < STARTING_MS && (await this.#host.links.get(containerEnd(id)))) return false;
     // A veth pair goes with either of its ends' namespaces, but only some time after.
     return isRemoved(sandbox) || (await this.#host.links.get(hostEnd(id))) === undefined;
   }
