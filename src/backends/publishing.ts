@@ -67,10 +67,11 @@ export class Publisher {
     const ports = endpoint.ports ?? [];
     if (ports.length === 0) return [];
     const rules = this.rules(publishing, endpoint);
-    const families = FAMILIES.filter((family) => rules.some((rule) => rule.family === family));
+    const rulesOf = (family: Family) => rules.filter((rule) => rule.family === family);
+    const families = FAMILIES.filter((family) => rulesOf(family).length > 0);
     return [
       this.reservation(endpoint),
-      ...families.map((family) => this.#translation(publishing, endpoint, family)),
+      ...families.map((family) => this.#translation(endpoint, family, rulesOf(family))),
       ...ports.flatMap((port) => this.#loopback(endpoint, port)),
     ];
   }
@@ -183,10 +184,9 @@ export class Publisher {
   }
 
   /** The rules of one family. When they change, UDP that is under way must be looked at anew. */
-  #translation(publishing: Publishing, endpoint: Endpoint, family: Family): Step {
+  #translation(endpoint: Endpoint, family: Family, rules: readonly Rule[]): Step {
     const what = `rules of endpoint ${endpoint.id}, IPv${family}`;
-    const mine = this.rules(publishing, endpoint).filter((rule) => rule.family === family);
-    const step = this.#firewall.rules(what, family, mine);
+    const step = this.#firewall.rules(what, family, rules);
     const ports = (endpoint.ports ?? []).filter((port) => port.family === family);
     const forget = () => this.forget({ ...endpoint, ports });
     return {
