@@ -9,6 +9,7 @@ import { createBackends } from "./backends/index.ts";
 import { Publisher } from "./backends/publishing.ts";
 import { catchUp } from "./docker/catch-up.ts";
 import { EngineBridges } from "./docker/bridges.ts";
+import { EngineWatch } from "./docker/engine-watch.ts";
 import { Engine } from "./docker/engine.ts";
 import { Driver } from "./driver.ts";
 import { Firewall } from "./firewall/firewall.ts";
@@ -26,18 +27,21 @@ export async function daemon(config: Config): Promise<void> {
   for (const flag of ["--heap-growing-percent=40", "--semi-space-growth-factor=1"]) setFlagsFromString(flag);
   const log = pino({ level: config.logLevel });
   const unlock = lockDirectory(config.stateDir);
-  const { firewall, driver, state, engine, reconciler, close } = build(config, log);
+  const { firewall, driver, state, engine, reconciler, watch, close } = build(config, log);
   await firewall.mustNotMix();
   await driver.reservePorts();
   const server = await listen(
     createServer(networkDriver(driver), log, adminRoutes(state, reconciler.health, engine)),
     config.socket,
   );
-  const started = reconciler.start();
+  const started = reconciler.start().then(() => {
+    watch.start();
+  });
   const stop = async (signal: string) => {
     log.info({ signal }, "stopping");
     await server.close();
     await started;
+    await watch.stop();
     await reconciler.stop();
     await close();
     unlock();
@@ -67,20 +71,16 @@ function build(config: Config, log: Logger) {
     onBridge: async () => {
       firewall.setEngineBridges(await bridges.there());
     },
-    askEngine: async () => {
-      if (firewall.forwarding.waitsForEngine) {
-        if (!(await engine.answers())) return undefined;
-        await firewall.forwarding.onEngine();
-      }
-      return await bridges.learn();
-    },
-    catchUp: async () => {
-      await catchUp(engine, driver, state, log);
-      await firewall.forwarding.onEngine();
-    },
+    askEngine: bridges.learn.bind(bridges),
     onMoved: announcer.moved.bind(announcer),
   };
   const reconciler = new Reconciler(driver, state, host, firewall, companions, log);
+  const compare = async () => {
+    const again = await catchUp(engine, driver, state, log);
+    await firewall.forwarding.onEngine();
+    return again;
+  };
+  const watch = new EngineWatch(engine, compare, log);
   const close = async () => {
     announcer.stop();
     await store.close();
@@ -88,5 +88,5 @@ function build(config: Config, log: Logger) {
     publisher.close();
     await host.close();
   };
-  return { firewall, driver, state, engine, reconciler, close };
+  return { firewall, driver, state, engine, reconciler, watch, close };
 }

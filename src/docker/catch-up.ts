@@ -13,8 +13,17 @@ const MAKING_MS = 20_000;
 /**
  * Deletes what the engine no longer knows. The engine forgets networks and endpoints even when the plugin
  * was down or failed at it, and never asks again. What cannot be deleted is told of and keeps nothing else.
+ *
+ * @returns milliseconds until what was spared now, being young, is no longer
  */
-export async function catchUp(engine: Engine, driver: Driver, state: State, log: Logger): Promise<void> {
+export async function catchUp(
+  engine: Engine,
+  driver: Driver,
+  state: State,
+  log: Logger,
+): Promise<number | undefined> {
+  let spared = false;
+  const isOld = (createdAt: number) => Date.now() - createdAt >= MAKING_MS;
   const known = new Set((await engine.networks()).map(({ id }) => id));
   const remove = async (ids: { network: string; endpoint?: string }, removal: () => Promise<void>) => {
     log.warn(ids, "the engine no longer knows this; deleting it");
@@ -27,16 +36,15 @@ export async function catchUp(engine: Engine, driver: Driver, state: State, log:
   for (const { id: network, createdAt } of state.networks()) {
     if (!known.has(network)) {
       if (isOld(createdAt)) await remove({ network }, () => driver.deleteNetwork(network));
+      else spared = true;
       continue;
     }
-    const old = state.endpoints(network).filter((endpoint) => isOld(endpoint.createdAt));
-    if (old.length === 0) continue;
+    if (state.endpoints(network).length === 0) continue;
     const attached = await engine.endpoints(network);
-    for (const { id: endpoint } of old.filter(({ id }) => !attached.has(id)))
-      await remove({ network, endpoint }, () => driver.deleteEndpoint(network, endpoint));
+    for (const { id: endpoint, createdAt } of state.endpoints(network).filter(({ id }) => !attached.has(id)))
+      if (isOld(createdAt))
+        await remove({ network, endpoint }, () => driver.deleteEndpoint(network, endpoint));
+      else spared = true;
   }
-}
-
-function isOld(createdAt: number): boolean {
-  return Date.now() - createdAt >= MAKING_MS;
+  return spared ? MAKING_MS : undefined;
 }

@@ -4,6 +4,9 @@ import { TsnetError, reason } from "../errors.ts";
 /** Milliseconds the engine may take to answer: it is asked off the request path, and asked again later. */
 const TIMEOUT_MS = 10_000;
 
+/** Of a kind that hardly ever happens. */
+const EVENTS = `/events?filters=${encodeURIComponent('{"type":["daemon"]}')}`;
+
 /** GET /networks, as far as it is read here. */
 interface NetworkView {
   readonly Id: string;
@@ -54,17 +57,36 @@ export class Engine {
     return { network: name, containers: new Map(containers) };
   }
 
-  /** Whether there is one that has come to its end of starting. */
-  async answers(): Promise<boolean> {
-    return await this.version().then(
-      () => true,
-      () => false,
-    );
-  }
-
   /** Its version: `28.5.2+dfsg4`. */
   async version(): Promise<string> {
     return (await this.#get<{ readonly Version: string }>("/version")).Version;
+  }
+
+  /**
+   * Waits for the answer that an engine gives once it has come to its end of starting, and goes on giving while it
+   * lives: its stream of events, of which nothing is read.
+   *
+   * @param stopping ends the stream
+   * @returns a signal of its end; none comes where a proxy refuses the stream
+   * @throws {TsnetError} if no engine answers
+   */
+  async live(stopping: AbortSignal): Promise<AbortSignal> {
+    const end = new AbortController();
+    await new Promise<void>((resolve, reject) => {
+      const fail = (cause: unknown) => {
+        reject(new TsnetError("docker", `GET /events: ${reason(cause)}`, { cause }));
+      };
+      const asked = request({ socketPath: this.#socketPath, path: EVENTS, signal: stopping }, (answer) => {
+        asked.setTimeout(0);
+        answer.resume().on("error", () => undefined);
+        if (answer.statusCode === 200) answer.on("close", () => { end.abort(); });
+        resolve();
+      });
+      asked.setTimeout(TIMEOUT_MS, () => asked.destroy(silence()));
+      asked.on("error", fail);
+      asked.end();
+    });
+    return end.signal;
   }
 
   /** Every engine answers a path without a version as its newest. */
@@ -90,8 +112,12 @@ function get(socketPath: string, path: string): Promise<{ status: number | undef
       });
       answer.on("error", reject);
     });
-    asked.on("timeout", () => asked.destroy(new Error(`no answer within ${String(TIMEOUT_MS)} ms`)));
+    asked.on("timeout", () => asked.destroy(silence()));
     asked.on("error", reject);
     asked.end();
   });
+}
+
+function silence(): Error {
+  return new Error(`no answer within ${String(TIMEOUT_MS)} ms`);
 }

@@ -28,11 +28,6 @@ export class Forwarding {
     };
   }
 
-  /** Whether {@link onEngine} has something to do. */
-  get waitsForEngine(): boolean {
-    return this.#early;
-  }
-
   /**
    * An engine answers, so all its rules are there. If it turns out to be one that leaves IPv6 alone, it gets back the
    * policy that it counts on; a daemon that was restarted meanwhile no longer knows, and leaves the host closed.

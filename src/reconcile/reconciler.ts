@@ -1,6 +1,5 @@
 import type { Logger } from "pino";
 import type { Driver } from "../driver.ts";
-import { reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Host } from "../kernel/host.ts";
 import { type Link, parseLink } from "../kernel/link.ts";
@@ -26,14 +25,12 @@ const MOVED_MS = 1000;
 /** Networks that are looked at side by side: most of the time of a look goes by waiting for the kernel's answer. */
 const ABREAST = 16;
 
-/** What runs beside the repair: telling the firewall of the engine's bridges, and deleting what the engine forgot. */
+/** What runs beside the repair: telling the firewall of the engine's bridges, and the neighbours of moved links. */
 export interface Companions {
   /** A bridge came or went that may be an engine's. */
   onBridge(): Promise<void>;
   /** Whether the engine says something new of bridges; undefined while it is asked for something and does not answer. */
   askEngine(): Promise<boolean | undefined>;
-  /** Compares with the engine; fails while no engine answers. */
-  catchUp(): Promise<void>;
   /** The engine has taken an endpoint's link into its sandbox; there are neighbours beyond the host. */
   onMoved(endpoint: Endpoint): void;
 }
@@ -132,11 +129,6 @@ export class Reconciler {
     await attempt(() => this.#sweepLinks());
     await attempt(() => this.#sweepEntries());
     await attempt(() => this.#rules.sweep());
-    try {
-      await this.#companions.catchUp();
-    } catch (error) {
-      this.#log.info({ reason: reason(error) }, "could not compare with the engine; will try again");
-    }
     return done;
   }
 

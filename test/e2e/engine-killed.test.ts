@@ -1,57 +1,70 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
+import type { NetworkInspectInfo } from "dockerode";
 import type { EngineLine } from "../lab/engines.ts";
+import { BOX } from "../lab/image.ts";
 import { allAtOnce, onEachEngine } from "./each-engine.ts";
-import { bridgeOf, hostEndOf, interfaces } from "./interfaces.ts";
+import { bridgeOf, hostEndOf, interfaces, privateParentOf } from "./interfaces.ts";
 import { pings } from "./packets.ts";
 import { type Site, subnets } from "./site.ts";
 import { mustBe, onHost, recordsOf } from "./snapshot.ts";
 
-/** What is under way when a daemon is killed. */
+type Backend = "bridge" | "macvlan";
+
+/** Something that an engine asks tsnet for, step by step. */
 interface Operation {
   /** Networks are made or removed. */
   readonly changesNetworks?: true;
   /** Arguments of `docker`; the number differs each time. */
-  readonly args: (number: string) => readonly string[];
+  readonly args: (backend: Backend, number: string) => readonly string[];
   /** What must be there for it. */
-  readonly prepare?: (site: Site, number: string) => Promise<unknown>;
-  /** After how many milliseconds the engine alone is killed, and engine and tsnet: the requests to tsnet are about there. */
-  readonly afterMs: { readonly engine: number; readonly both: number };
+  readonly prepare?: (site: Site, backend: Backend, number: string) => Promise<unknown>;
 }
 
-const OPERATIONS: Readonly<Record<string, Operation>> = {
+const OPERATIONS = {
   "network create": {
     changesNetworks: true,
-    args: (number) => ["network", "create", "-d", "tsnet", `fresh-${number}`],
-    afterMs: { engine: 60, both: 90 },
+    args: (backend, number) => ["network", "create", ...kind(backend), `fresh-${number}`],
   },
   run: {
-    args: (number) => [...RUN, "--name", `run-${number}`, "-p", `82${number}:80`, "tsnet/box"],
-    afterMs: { engine: 350, both: 200 },
+    args: (backend, number) => [...run(backend), "--name", `run-${number}`, BOX],
   },
   connect: {
-    args: () => ["network", "connect", "green", "stays"],
-    prepare: (site) => site.docker("network", "disconnect", "green", "stays").catch(() => "not on it"),
-    afterMs: { engine: 80, both: 110 },
+    args: (backend) => ["network", "connect", `second-${backend}`, "stays"],
+    prepare: (site, backend) =>
+      site.docker("network", "disconnect", `second-${backend}`, "stays").catch(() => "not on it"),
   },
   rm: {
-    args: (number) => ["rm", "-f", `goes-${number}`],
-    prepare: (site, number) => site.docker(...RUN, "--name", `goes-${number}`, "tsnet/box"),
-    afterMs: { engine: 150, both: 100 },
+    args: (_, number) => ["rm", "-f", `goes-${number}`],
+    prepare: (site, backend, number) => site.docker(...run(backend), "--name", `goes-${number}`, BOX),
   },
   "network rm": {
     changesNetworks: true,
-    args: (number) => ["network", "rm", `gone-${number}`],
-    prepare: (site, number) => site.network(`gone-${number}`),
-    afterMs: { engine: 60, both: 90 },
+    args: (_, number) => ["network", "rm", `gone-${number}`],
+    prepare: (site, backend, number) => site.docker("network", "create", ...kind(backend), `gone-${number}`),
   },
-};
-const RUN = ["run", "-d", "--network", "blue"];
+} as const satisfies Record<string, Operation>;
 
-/** Everything is compared with the engine once a minute, but what is younger than 20 s. */
-const CAUGHT_UP_MS = 90_000;
+/** After the answer to which request the engine alone is killed, and engine and tsnet, and on whose network. */
+const MOMENTS: readonly (readonly [keyof typeof OPERATIONS, string, { engine?: Backend; both?: Backend }])[] =
+  [
+    ["network create", "CreateNetwork", { engine: "bridge", both: "macvlan" }],
+    ["run", "CreateEndpoint", { engine: "macvlan", both: "bridge" }],
+    ["run", "Join", { engine: "bridge", both: "macvlan" }],
+    ["run", "ProgramExternalConnectivity", { both: "bridge" }],
+    ["connect", "CreateEndpoint", { engine: "bridge" }],
+    ["connect", "Join", { engine: "macvlan", both: "bridge" }],
+    ["rm", "Leave", { engine: "bridge", both: "macvlan" }],
+    ["rm", "DeleteEndpoint", { engine: "macvlan", both: "bridge" }],
+    ["network rm", "DeleteNetwork", { engine: "bridge", both: "macvlan" }],
+  ];
+
+/** It is compared when an engine has started, and again when nothing is younger than 20 s. */
+const CAUGHT_UP_MS = 30_000;
 const LOOK_AGAIN_MS = 500;
+/** A request of an operation is there within seconds, also on a slow machine. */
+const ASKED_MS = 20_000;
 
 /**
  * This one must not be killed while it writes a network: it may find one without pools when it starts again, and then
@@ -59,32 +72,36 @@ const LOOK_AGAIN_MS = 500;
  */
 const BREAKS_NETWORKS: EngineLine = "20.10";
 
-/** Its longest part is the wait for the comparison. */
+/** Most of it is waiting, for engines that start. */
 const endsAlike = allAtOnce(async (site) => {
   const before = await onHost(site);
   const { v4, v6, ip, ip6 } = subnets();
-  await site.network("blue", "--ipv6", "--subnet", v4, "--subnet", v6);
-  await site.network("green");
+  await site.network("first-bridge", "--ipv6", "--subnet", v4, "--subnet", v6);
+  await site.network("second-bridge");
+  for (const name of ["first-macvlan", "second-macvlan"]) await site.network(name, "-o", "backend=macvlan");
   const at = ["--ip", ip(10), "--ip6", ip6(10)];
-  await site.run("stays", "blue", "--restart", "always", ...at);
+  await site.run("stays", "first-bridge", "--restart", "always", ...at);
   let number = 10;
-  const operations = Object.values(OPERATIONS).filter(
-    ({ changesNetworks }) => !changesNetworks || site.line !== BREAKS_NETWORKS,
-  );
-  for (const { args, prepare, afterMs } of operations)
+  for (const [name, method, victims] of MOMENTS) {
+    const operation: Operation = OPERATIONS[name];
+    if (operation.changesNetworks && site.line === BREAKS_NETWORKS) continue;
     for (const who of ["engine", "both"] as const) {
-      await prepare?.(site, String(number));
-      const dying = site.exec(["docker", ...args(String(number))], { allowFailure: true });
-      await sleep(afterMs[who]);
+      const backend = victims[who];
+      if (!backend) continue;
+      await operation.prepare?.(site, backend, String(number));
+      const answered = await nextAnswer(site, method);
+      const dying = site.exec(["docker", ...operation.args(backend, String(number))], { allowFailure: true });
+      await answered();
       await Promise.all([site.host.killEngine(), ...(who === "both" ? [site.host.killTsnet()] : [])]);
       await dying;
       if (who === "both") await site.host.startTsnet();
       await site.host.startEngine();
       number += 1;
     }
+  }
 
   await agree(site);
-  const other = await site.run("other", "blue");
+  const other = await site.run("other", "first-bridge");
   for (const address of [ip(10), ip6(10), ...Object.values(site.neighbourAddress)])
     assert.equal(await pings(other, address), true, address);
   await site.clear();
@@ -92,7 +109,7 @@ const endsAlike = allAtOnce(async (site) => {
 });
 
 onEachEngine("an engine that is killed, or both,", (site) => {
-  it("while something is under way, and records and links are what the engine says there is", async function () {
+  it("after any request of an operation: records and links are what the engine says there is", async function () {
     this.timeout(600_000);
     await endsAlike(site);
   });
@@ -112,19 +129,45 @@ async function agree(site: Site): Promise<void> {
 async function engineSays({ host: { api } }: Site): Promise<object> {
   const all = (await api.listNetworks()).filter(({ Driver }) => Driver === "tsnet");
   const networks = await Promise.all(all.map(({ Id }) => api.getNetwork(Id).inspect()));
-  const endpoints = networks.flatMap(({ Id, Containers = {} }) =>
-    Object.values(Containers).map(({ EndpointID }) => ({ network: Id, id: EndpointID })),
+  const isMacvlan = ({ Options }: NetworkInspectInfo) => Options?.["backend"] === "macvlan";
+  const endpoints = networks.flatMap((network) =>
+    Object.values(network.Containers ?? {}).map(({ EndpointID }) => ({ network, id: EndpointID })),
   );
   return {
     records: [
       ...networks.map(({ Id }) => `network/${Id}`),
-      ...endpoints.map(({ network, id }) => `endpoint/${network}/${id}`),
+      ...endpoints.map(({ network, id }) => `endpoint/${network.Id}/${id}`),
     ].sort(),
-    links: [...networks.map(({ Id }) => bridgeOf(Id)), ...endpoints.map(({ id }) => hostEndOf(id))].sort(),
+    links: [
+      ...networks.map((network) => (isMacvlan(network) ? privateParentOf(network.Id) : bridgeOf(network.Id))),
+      // A macvlan is in its container, and nowhere else.
+      ...endpoints.filter(({ network }) => !isMacvlan(network)).map(({ id }) => hostEndOf(id)),
+    ].sort(),
   };
 }
 
 async function onTheHost(site: Site): Promise<object> {
-  const links = Object.keys(await interfaces(site)).filter((name) => /^ts[-hc]/.test(name));
+  const links = Object.keys(await interfaces(site)).filter((name) => /^ts[-hcmp]/.test(name));
   return { records: recordsOf(site), links: links.sort() };
+}
+
+/** @returns what waits until tsnet has answered the next such request */
+async function nextAnswer({ host }: Site, method: string): Promise<() => Promise<void>> {
+  const { length } = await host.tsnetLog();
+  return async () => {
+    const deadline = Date.now() + ASKED_MS;
+    while (!(await host.tsnetLog()).includes(`"method":"${method}"`, length)) {
+      assert.ok(Date.now() < deadline, `no answer to ${method}`);
+      // The engine's next request is a few milliseconds away.
+      await sleep(1);
+    }
+  };
+}
+
+function kind(backend: Backend): readonly string[] {
+  return ["-d", "tsnet", "-o", `backend=${backend}`];
+}
+
+function run(backend: Backend): readonly string[] {
+  return ["run", "-d", "--network", `first-${backend}`, ...(backend === "bridge" ? ["-p", "80"] : [])];
 }

@@ -69,3 +69,8 @@ export function bridgeOf(networkId: string): string {
 export function hostEndOf(endpointId: string): string {
   return `tsh${endpointId.slice(0, 12)}`;
 }
+
+/** What the macvlans of a network that was given no parent sit on. */
+export function privateParentOf(networkId: string): string {
+  return `tsp${networkId.slice(0, 12)}`;
+}

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { addresses, defaultRoutes, interfaces, link } from "./interfaces.ts";
+import { addresses, defaultRoutes, interfaces, link, privateParentOf } from "./interfaces.ts";
 import { PARENT, reach } from "./lan.ts";
 import { onLan } from "./on-lan.ts";
 import { pings } from "./packets.ts";
@@ -186,7 +186,7 @@ onLan("macvlan", (lan) => {
     const net = subnets();
     const options = ["-o", "backend=macvlan", "--ipv6", "--subnet", net.v4, "--subnet", net.v6];
     const id = await site.network("blue", ...options);
-    const parent = await link(site, `tsp${id.slice(0, 12)}`);
+    const parent = await link(site, privateParentOf(id));
     assert.match(parent.linkinfo?.info_kind ?? "", /^(dummy|ifb)$/);
     assert.equal(parent.ifalias, `tsnet network ${id}`);
     assert.deepEqual(parent.addr_info, []);

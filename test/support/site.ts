@@ -16,6 +16,7 @@ import { memoryLog } from "./log.ts";
 /** What is made anew at each start. */
 interface Parts {
   readonly store: Store;
+  readonly state: State;
   readonly host: Host;
   readonly firewall: Firewall;
   readonly publisher: Publisher;
@@ -72,6 +73,7 @@ export class Site {
   async reconcile(): Promise<Record<string, number>> {
     const before = new Map(this.reconciler.health.drift);
     await this.reconciler.everything();
+    await this.#catchUp(this.#parts);
     const counted = [...this.reconciler.health.drift].map(
       ([kind, count]) => [kind, count - (before.get(kind) ?? 0)] as const,
     );
@@ -115,17 +117,16 @@ export class Site {
         firewall.setEngineBridges(this.engineBridges);
       },
       askEngine: () => Promise.resolve(false),
-      catchUp: () => this.#catchUp(driver, state),
       onMoved: ({ id }: Endpoint) => void this.moved.push(id),
     };
     const reconciler = new Reconciler(driver, state, host, firewall, companions, log);
-    return { store, host, firewall, publisher, driver, reconciler };
+    return { store, state, host, firewall, publisher, driver, reconciler };
   }
 
   /** As docker/catch-up.ts, without its wait for what the engine may still be making. */
-  async #catchUp(driver: Driver, state: State): Promise<void> {
+  async #catchUp({ driver, state }: Parts): Promise<void> {
     const known = this.engineKnows;
-    if (known === undefined) throw new Error("no engine answers");
+    if (known === undefined) return;
     for (const { id } of state.networks()) {
       for (const endpoint of state.endpoints(id))
         if (!known.includes(endpoint.id)) await driver.deleteEndpoint(id, endpoint.id);

@@ -68,7 +68,6 @@ class Victim {
         this.#firewall.setEngineBridges([]);
       },
       askEngine: () => Promise.resolve(false),
-      catchUp: () => Promise.reject(new Error("no engine answers")),
       onMoved: () => undefined,
     };
     this.#reconciler = new Reconciler(this.#driver, state, this.#host, this.#firewall, companions, log);

@@ -70,7 +70,7 @@ describe("catchUp", () => {
   it("deletes nothing that the engine knows", async () => {
     const run = await started(3_600_000);
     const before = [...world.things];
-    await run(engineWith(everything));
+    assert.equal(await run(engineWith(everything)), undefined);
     assert.deepEqual([...world.things], before);
   });
 
@@ -98,7 +98,8 @@ describe("catchUp", () => {
   it("lets be what is so young that the engine may still be making it", async () => {
     const run = await started(10_000);
     const before = [...world.things];
-    await run(engineWith({ [id(2)]: [] }));
+    for (const known of [{ [id(2)]: [id(33), id(34)] }, { ...everything, [id(2)]: [] }])
+      assert.equal(await run(engineWith(known)), 20_000, "milliseconds until it looks again");
     assert.deepEqual([...world.things], before);
   });
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { type Server, createServer } from "node:http";
+import { type Server, type ServerResponse, createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Engine } from "../../../src/docker/engine.ts";
@@ -33,10 +34,18 @@ describe("Engine", () => {
   let dir: string;
   let server: Server;
   let engine: Engine;
+  /** Streams of events that go on. */
+  const streams: ServerResponse[] = [];
+  let refusing = false;
 
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
     server = createServer(({ url = "" }, response) => {
+      if (url.startsWith("/events")) {
+        response.writeHead(refusing ? 403 : 200).flushHeaders();
+        streams.push(response);
+        return;
+      }
       const [status, body] = ANSWERS[url] ?? [404, { message: `network ${url.slice(10)} not found` }];
       response.writeHead(status, { "Content-Type": "application/json" });
       const bytes = Buffer.from(JSON.stringify(body));
@@ -79,5 +88,30 @@ describe("Engine", () => {
       new Engine(join(dir, "none.sock")).networks(),
       (error) => error instanceof TsnetError && error.message.startsWith("GET /networks: connect ENOENT "),
     );
+  });
+
+  it("tells of an engine's end", async () => {
+    const end = await engine.live(new AbortController().signal);
+    assert.equal(end.aborted, false);
+    const ended = once(end, "abort");
+    streams.pop()?.destroy();
+    await ended;
+    await assert.rejects(
+      new Engine(join(dir, "none.sock")).live(new AbortController().signal),
+      (error) => error instanceof TsnetError && error.message.startsWith("GET /events: connect ENOENT "),
+    );
+  });
+
+  it("tells of no end where a proxy refuses the stream, and keeps none when told to stop", async () => {
+    refusing = true;
+    const end = await engine.live(new AbortController().signal);
+    streams.pop()?.destroy();
+    refusing = false;
+    const stopping = new AbortController();
+    await engine.live(stopping.signal);
+    const closed = once(streams.pop() ?? assert.fail(), "close");
+    stopping.abort();
+    await closed;
+    assert.equal(end.aborted, false);
   });
 });

@@ -1,0 +1,96 @@
+import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
+import { EngineWatch } from "../../../src/docker/engine-watch.ts";
+import { memoryLog } from "../../support/log.ts";
+import { until } from "../../support/until.ts";
+
+/** Engines one after the other, each of which lives until it is told to end. */
+class Engines {
+  #now: AbortController | undefined;
+
+  live(): Promise<AbortSignal> {
+    return this.#now ? Promise.resolve(this.#now.signal) : Promise.reject(new Error("ECONNREFUSED"));
+  }
+
+  begin(): void {
+    this.#now = new AbortController();
+  }
+
+  end(): void {
+    const ending = this.#now;
+    this.#now = undefined;
+    ending?.abort();
+  }
+}
+
+describe("EngineWatch", () => {
+  let engines: Engines;
+  let watch: EngineWatch;
+  let comparisons: number;
+  /** What the comparisons say. */
+  let say: () => Promise<number | undefined>;
+  let log: ReturnType<typeof memoryLog>;
+
+  beforeEach(() => {
+    engines = new Engines();
+    comparisons = 0;
+    say = () => Promise.resolve(undefined);
+    log = memoryLog();
+    const compare = () => {
+      comparisons += 1;
+      return say();
+    };
+    watch = new EngineWatch(engines, compare, log.log);
+  });
+  afterEach(() => watch.stop());
+
+  it("compares once with each engine that starts, and with none that is not there", async () => {
+    watch.start();
+    await sleep(20);
+    assert.equal(comparisons, 0);
+    for (const expected of [1, 2]) {
+      engines.begin();
+      await until("a comparison", () => comparisons === expected);
+      await sleep(20);
+      assert.equal(comparisons, expected);
+      engines.end();
+    }
+  });
+
+  it("compares again when a comparison says when", async () => {
+    say = () => Promise.resolve(10);
+    engines.begin();
+    watch.start();
+    await until("three comparisons", () => comparisons > 2);
+  });
+
+  it("tells of a comparison that fails, and goes on with the next engine", async () => {
+    say = () => Promise.reject(new Error("GET /networks: no answer"));
+    engines.begin();
+    watch.start();
+    await until("a comparison", () => comparisons === 1);
+    await until("a line", () => log.lines.length === 1);
+    assert.equal(log.lines[0]?.["reason"], "GET /networks: no answer");
+    engines.end();
+    engines.begin();
+    await until("the next comparison", () => comparisons === 2);
+  });
+
+  it("stops at once, but not in the midst of a comparison", async () => {
+    let finish: (() => void) | undefined;
+    say = () => new Promise((resolve) => (finish = () => { resolve(undefined); }));
+    engines.begin();
+    watch.start();
+    await until("a comparison to begin", () => finish !== undefined);
+    let stopped = false;
+    const stopping = watch.stop().then(() => (stopped = true));
+    await sleep(20);
+    assert.equal(stopped, false);
+    finish?.();
+    await stopping;
+    engines.end();
+    engines.begin();
+    await sleep(20);
+    assert.equal(comparisons, 1);
+  });
+});
