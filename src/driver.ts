@@ -5,7 +5,14 @@ import { type Backends, backendOf, parseOptions } from "./backends/index.ts";
 import { ConflictError, InvalidError, TsnetError, reason } from "./errors.ts";
 import type { Rule } from "./firewall/rule.ts";
 import { KeyedLock } from "./lock.ts";
-import type { Endpoint, JoinResponse, Network, Pool, PortBinding } from "./model.ts";
+import type {
+  Endpoint,
+  EndpointRequest,
+  JoinResponse,
+  Network,
+  NetworkRequest,
+  PortBinding,
+} from "./model.ts";
 import { macOf } from "./names.ts";
 import { republish } from "./publish.ts";
 import { type Step, type StepLog, applyAll, repairAll, revertAll, stepLog } from "./step.ts";
@@ -13,25 +20,6 @@ import type { State } from "./store/state.ts";
 
 /** Share of a network's capacity at which to warn. */
 const NEARLY_FULL = 0.9;
-
-/** What CreateNetwork asks for. */
-export interface NetworkRequest {
-  readonly id: string;
-  /** The user's `-o` options as given. */
-  readonly options: Readonly<Record<string, string>>;
-  readonly internal: boolean;
-  readonly ipv4: readonly Pool[];
-  readonly ipv6: readonly Pool[];
-}
-
-/** What CreateEndpoint asks for. */
-export interface EndpointRequest {
-  readonly network: string;
-  readonly id: string;
-  readonly ipv4?: string;
-  readonly ipv6?: string;
-  readonly mac?: string;
-}
 
 /** The other networks of a container. */
 interface Beside {
@@ -116,7 +104,7 @@ export class Driver {
    * @returns the MAC address, if the request had none: the engine refuses one it gave itself
    */
   async createEndpoint(request: EndpointRequest): Promise<string | undefined> {
-    return await this.#lock.run(request.network, async () => {
+    const { given, gone } = await this.#lock.run(request.network, async () => {
       const network = this.#network(request.network);
       await this.#makeAgain(network);
       const { ipv4, ipv6, mac } = request;
@@ -141,10 +129,32 @@ export class Driver {
         throw new ConflictError(`endpoint ${request.id} exists on network ${elsewhere}`);
       // One that had left and was not deleted to its end comes back.
       const { left: _, ...endpoint } = known ?? asked;
+      const gone = known ? [] : await this.#supplant(network, asked);
       await applyAll(this.endpointPlan(network, endpoint), this.#stepLog(request.network));
       if (!known) this.#warnWhenNearlyFull(network);
-      return mac ? undefined : asked.mac;
+      return { given: mac ? undefined : asked.mac, gone };
     });
+    for (const beside of gone) await this.#tell(beside);
+    return given;
+  }
+
+  /**
+   * Removes endpoints that have an address which is now given to another: an engine has each only once, so it has
+   * forgotten them, as one does that is killed. Their ports would lead to the new one.
+   */
+  async #supplant(network: Network, { ipv4, ipv6 }: Endpoint): Promise<Beside[]> {
+    const given = [ipv4, ipv6].filter((address) => address !== undefined);
+    const forgotten = this.#state
+      .endpoints(network.id)
+      .filter((one) => given.some((address) => address === one.ipv4 || address === one.ipv6));
+    for (const endpoint of forgotten) {
+      this.#log.warn(
+        { network: network.id, endpoint: endpoint.id },
+        "its address is given to another endpoint; deleting it",
+      );
+      await this.#remove(network, endpoint);
+    }
+    return forgotten.map((endpoint) => this.#beside(endpoint));
   }
 
   /** Removes a container's attachment. An unknown one is gone already. */
@@ -162,12 +172,7 @@ export class Driver {
   async join(networkId: string, id: string, sandbox: string): Promise<JoinResponse> {
     const { response, beside } = await this.#lock.run(networkId, async () => {
       const network = this.#network(networkId);
-      const endpoint = this.#state.endpoint(networkId, id);
-      if (!endpoint)
-        throw new TsnetError(
-          "unknown-endpoint",
-          `no endpoint ${id} on network ${networkId}; restart the container`,
-        );
+      const endpoint = this.#endpoint(networkId, id);
       const { left: _, ...joined } = { ...endpoint, sandbox };
       await this.#state.endpointRecord(joined).apply();
       return { response: this.#backend(network).join(network, endpoint), beside: this.#beside(joined) };

@@ -75,6 +75,25 @@ export const Endpoint = z.object({
 });
 export type Endpoint = z.infer<typeof Endpoint>;
 
+/** What CreateNetwork asks for. */
+export interface NetworkRequest {
+  readonly id: string;
+  /** The user's `-o` options as given. */
+  readonly options: Readonly<Record<string, string>>;
+  readonly internal: boolean;
+  readonly ipv4: readonly Pool[];
+  readonly ipv6: readonly Pool[];
+}
+
+/** What CreateEndpoint asks for. */
+export interface EndpointRequest {
+  readonly network: string;
+  readonly id: string;
+  readonly ipv4?: string;
+  readonly ipv6?: string;
+  readonly mac?: string;
+}
+
 /** An endpoint's addresses without their prefix lengths. */
 export function bareAddresses({ ipv4, ipv6 }: Pick<Endpoint, "ipv4" | "ipv6">): string[] {
   return [ipv4, ipv6].filter((cidr) => cidr !== undefined).map(bare);

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Announcer } from "../../src/reconcile/announcer.ts";
-import type { EndpointRequest, NetworkRequest } from "../../src/driver.ts";
+import type { EndpointRequest, NetworkRequest } from "../../src/model.ts";
 import { run } from "../lab/command.ts";
 import {
   type HostState,

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { ConflictError, TsnetError } from "../../src/errors.ts";
-import type { NetworkRequest } from "../../src/driver.ts";
+import type { NetworkRequest } from "../../src/model.ts";
 import { hostState, ip, mustBeIsolated, plugWire, setSysctl, wipe } from "../support/isolated.ts";
 import { NETWORKS, PORTS, endpointOf } from "../support/networks.ts";
 import { Site } from "../support/site.ts";

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
-import type { EndpointRequest, NetworkRequest } from "../../src/driver.ts";
-import type { PortBinding } from "../../src/model.ts";
+import type { EndpointRequest, NetworkRequest, PortBinding } from "../../src/model.ts";
 import { mustBeIsolated, ruleLines, wipe } from "../support/isolated.ts";
 import { PORTS } from "../support/networks.ts";
 import { id } from "../support/requests.ts";

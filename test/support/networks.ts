@@ -1,5 +1,4 @@
-import type { EndpointRequest, NetworkRequest } from "../../src/driver.ts";
-import type { PortBinding } from "../../src/model.ts";
+import type { EndpointRequest, NetworkRequest, PortBinding } from "../../src/model.ts";
 import { id } from "./requests.ts";
 
 const BRIDGE = "com.docker.network.bridge";

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Driver, type NetworkRequest } from "../../src/driver.ts";
-import type { PortBinding } from "../../src/model.ts";
+import { Driver } from "../../src/driver.ts";
+import type { NetworkRequest, PortBinding } from "../../src/model.ts";
 import { State } from "../../src/store/state.ts";
 import { Store } from "../../src/store/store.ts";
 import { FakeBackend } from "../support/fake-backend.ts";
@@ -171,5 +171,21 @@ describe("Driver", () => {
       undefined,
     );
     assert.match((await driver.createEndpoint({ network: id(1), id: id(4) })) ?? "", /^02:42:/);
+  });
+
+  it("deletes an endpoint whose address the engine gives to another: it has forgotten that one", async () => {
+    await driver.createNetwork(NETWORK);
+    await driver.createEndpoint({ ...ENDPOINT, id: id(4), ipv4: "10.1.0.9/16" });
+    const before = contents();
+    await driver.createEndpoint(ENDPOINT);
+    await driver.join(id(1), id(2), "/run/docker/netns/1");
+    await driver.publish(id(1), id(2), PORTS);
+    await driver.createEndpoint({ ...ENDPOINT, id: id(3) });
+    assert.deepEqual(
+      store.list("endpoint/").map(({ key }) => key),
+      [3, 4].map((number) => `endpoint/${id(1)}/${id(number)}`),
+    );
+    await driver.deleteEndpoint(id(1), id(3));
+    assert.deepEqual(contents(), before);
   });
 });

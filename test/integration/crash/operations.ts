@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import type { Driver, NetworkRequest } from "../../../src/driver.ts";
-import type { PortBinding } from "../../../src/model.ts";
+import type { Driver } from "../../../src/driver.ts";
+import type { NetworkRequest, PortBinding } from "../../../src/model.ts";
 import { NETWORKS, PORTS, endpointOf } from "../../support/networks.ts";
 
 /** The operations of a network and an endpoint on it, in the order in which engines ask for them. */
