@@ -71,7 +71,7 @@ const runContainer: Kind = (random, { networks, containers }) => {
 };
 
 const connect: Kind = (random, { networks, containers }) => {
-  const container = random.pick(containers);
+  const container = random.pick(containers.filter(isWhole));
   const network = random.pick(networks.filter((name) => container && !(name in container.networks)));
   if (!container || !network) return undefined;
   return {
@@ -83,7 +83,9 @@ const connect: Kind = (random, { networks, containers }) => {
 
 /** The last one stays: nothing could be asked of a container without any. */
 const disconnect: Kind = (random, { containers }) => {
-  const container = random.pick(containers.filter(({ networks }) => Object.keys(networks).length > 1));
+  const container = random.pick(
+    containers.filter((one) => isWhole(one) && Object.keys(one.networks).length > 1),
+  );
   const network = container && random.pick(Object.keys(container.networks));
   if (!network) return undefined;
   return {
@@ -94,7 +96,7 @@ const disconnect: Kind = (random, { containers }) => {
 };
 
 const onContainer =
-  (args: readonly string[], suits: (container: Container) => boolean = () => true): Kind =>
+  (args: readonly string[], suits: (container: Container) => boolean = isWhole): Kind =>
   (random, { containers }) => {
     const container = random.pick(containers.filter(suits));
     if (!container) return undefined;
@@ -121,10 +123,14 @@ const KINDS: readonly Kind[] = [
   onContainer(["restart", "-t", "0"]),
   kill,
   onContainer(["stop", "-t", "0"], ({ runs }) => runs),
-  onContainer(["start"], ({ runs }) => !runs),
-  onContainer(["start"], ({ runs }) => !runs),
-  onContainer(["rm", "-f"]),
+  onContainer(["start"], (one) => isWhole(one) && !one.runs),
+  onContainer(["start"], (one) => isWhole(one) && !one.runs),
+  onContainer(["rm", "-f"], () => true),
 ];
+
+function isWhole({ halfRemoved }: Container): boolean {
+  return !halfRemoved;
+}
 
 function nameOf(number: number): string {
   return `c${String(number + 1)}`;

@@ -27,8 +27,8 @@ const FAULT_WITHIN_MS = 600;
 /** How soon everything must work again after that: an engine starts its containers again one by one. */
 const RECOVERY_MS = 30_000;
 const LOOK_AGAIN_MS = 250;
-/** The engine forgets without a word when it is killed; tsnet compares every minute, and spares what is younger than 20 s. */
-const FORGOTTEN_MS = 90_000;
+/** The engine forgets without a word when it is killed; tsnet compares when it has started, and spares what is younger than 20 s. */
+const FORGOTTEN_MS = 30_000;
 /** Rounds that a failure tells of. */
 const HISTORY = 8;
 const MINUTE_MS = 60_000;

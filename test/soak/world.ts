@@ -20,6 +20,8 @@ export interface Container {
   /** Also its host name, which it serves on port 80. */
   readonly shortId: string;
   readonly runs: boolean;
+  /** Its removal was cut off by the end of an engine: all that the next one does with it is to remove it. */
+  readonly halfRemoved: boolean;
   /** Network it was made on, which must be there whenever the engine starts it, even if it is on others now. */
   readonly home: string;
   /** `--restart always`. */
@@ -53,6 +55,7 @@ export async function lookAt({ api }: LabHost): Promise<World> {
         name: Names[0]?.slice(1) ?? Id,
         shortId: Id.slice(0, 12),
         runs: State === "running",
+        halfRemoved: State === "dead" || State === "removing",
         home: HostConfig.NetworkMode,
         always: LABELS.always in Labels,
         port: LABELS.port in Labels ? Number(Labels[LABELS.port]) : undefined,
