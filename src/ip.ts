@@ -72,6 +72,11 @@ export function overlaps(a: string, b: string): boolean {
   return contains(wider, bare(wider === a ? b : a));
 }
 
+/** A bare address as it stands before a port: `[fd00::1]` (RFC 3986, section 3.2.2). */
+export function bracketed(address: string): string {
+  return address.includes(":") ? `[${address}]` : address;
+}
+
 /** The 4 or 16 bytes of a bare address, network order. */
 export function ipBytes(address: string): Buffer {
   return read(address).bytes;

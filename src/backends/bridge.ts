@@ -247,6 +247,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       bridge: bridgeOf(network),
       defaultAddress: publish ?? bound ?? this.#publishDefault,
       routed: FAMILIES.filter((family) => modeOf(network, family) === "routed"),
+      apart: network.options["com.docker.network.bridge.enable_icc"] ? [] : bridgeAddresses(network),
     };
   }
 

@@ -1,11 +1,12 @@
 import { isDeepStrictEqual } from "node:util";
 import { ConflictError, InvalidError, reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
-import { openPortRule, portRule } from "../firewall/port-rules.ts";
+import { openPortRule, portRules } from "../firewall/port-rules.ts";
+import { LOOPBACK } from "../firewall/layout.ts";
 import type { Rule } from "../firewall/rule.ts";
-import { FAMILIES, type Family, parseIp } from "../ip.ts";
+import { FAMILIES, type Family, bracketed, contains, parseCidr, parseIp, subnetOf } from "../ip.ts";
 import { Conntrack } from "../kernel/conntrack.ts";
-import { LoopbackRelay } from "../kernel/loopback-relay.ts";
+import { Relay } from "../kernel/relay.ts";
 import { Reservations } from "../kernel/reservations.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
 import { type Endpoint, type PortBinding, type PublishedPort, addressOf, targetOf } from "../model.ts";
@@ -22,6 +23,8 @@ export interface Publishing {
   readonly defaultAddress: Readonly<Partial<Record<Family, string>>>;
   /** Families whose containers are reached at their own address, so that nothing is translated. */
   readonly routed: readonly Family[];
+  /** Gateways, with prefix length, of containers that may not reach each other; none if they may. */
+  readonly apart: readonly string[];
 }
 
 /** Published ports of bridge networks: a reservation on the host, and a translation in the kernel. */
@@ -29,7 +32,7 @@ export class Publisher {
   readonly #firewall: Firewall;
   readonly #conntrack = new Conntrack();
   readonly #reservations = new Reservations();
-  readonly #relay = new LoopbackRelay();
+  readonly #relay = new Relay();
 
   constructor(firewall: Firewall) {
     this.#firewall = firewall;
@@ -72,7 +75,7 @@ export class Publisher {
     return [
       this.reservation(endpoint),
       ...families.map((family) => this.#translation(endpoint, family, rulesOf(family))),
-      ...ports.flatMap((port) => this.#loopback(endpoint, port)),
+      ...ports.flatMap((port) => this.#relayed(publishing, endpoint, port)),
     ];
   }
 
@@ -83,7 +86,7 @@ export class Publisher {
   }
 
   /** Every firewall rule of those steps. */
-  rules({ bridge }: Publishing, endpoint: Endpoint): Rule[] {
+  rules({ bridge, apart }: Publishing, endpoint: Endpoint): Rule[] {
     const comment = ruleComment(endpoint.network);
     return (endpoint.ports ?? []).flatMap(({ family, protocol, containerPort, host }) => {
       const containerAddress = addressOf(endpoint, family);
@@ -91,7 +94,12 @@ export class Publisher {
       if (containerAddress === undefined) return [];
       const port = { family, protocol, containerAddress, containerPort, bridge, comment };
       return host
-        ? portRule({ ...port, hostAddress: host.address, hostPort: host.port })
+        ? portRules({
+            ...port,
+            hostAddress: host.address,
+            hostPort: host.port,
+            apart: reaching(apart, family, host),
+          })
         : openPortRule(port);
     });
   }
@@ -203,18 +211,24 @@ export class Publisher {
     };
   }
 
-  /** What the kernel cannot translate: the host's own [::1]. */
-  #loopback(endpoint: Endpoint, port: PublishedPort): Step[] {
-    const { protocol, host, containerPort } = port;
-    if (protocol === "sctp" || !host || !ANY_OR_LOOPBACK.includes(host.address)) return [];
-    const key = `${protocol} ${host.port}`;
+  /** What the kernel cannot translate: what the host's own [::1] asks, and containers that are kept apart. */
+  #relayed({ apart }: Publishing, endpoint: Endpoint, port: PublishedPort): Step[] {
+    const { protocol, family, host, containerPort } = port;
+    if (protocol === "sctp" || !host) return [];
+    const clients = [
+      ...(ANY_OR_LOOPBACK.includes(host.address) ? [LOOPBACK[6]] : []),
+      ...reaching(apart, family, host).map(subnetOf),
+    ];
+    if (clients.length === 0) return [];
+    const key = `${protocol} ${host.address} ${host.port}`;
     const target = { address: targetOf(endpoint, port), port: containerPort };
     return [
       {
-        what: `relay [::1]:${host.port}/${protocol}`,
+        what: `relay ${bracketed(host.address)}:${host.port}/${protocol}`,
         apply: () => {
           const socket = this.#reservations.socketOf({ protocol, ...host });
-          return Promise.resolve(socket !== undefined && this.#relay.start(key, protocol, socket, target));
+          const relayed = { protocol, family, clients, target };
+          return Promise.resolve(socket !== undefined && this.#relay.start(key, socket, relayed));
         },
         revert: () => {
           this.#relay.stop(key);
@@ -228,6 +242,12 @@ export class Publisher {
     for (const { protocol, host } of ports)
       if (host) this.#reservations.release(ownerOf(endpoint), { protocol, ...host });
   }
+}
+
+/** Those of the gateways behind which a published port can be reached: loopback is the host's own. */
+function reaching(gateways: readonly string[], family: Family, host: { readonly address: string }): string[] {
+  if (contains(LOOPBACK[family], host.address)) return [];
+  return gateways.filter((gateway) => parseCidr(gateway).family === family);
 }
 
 function asError(thrown: unknown): Error {

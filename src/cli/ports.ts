@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import type { PortView } from "../api/admin.ts";
+import { bracketed } from "../ip.ts";
 import { query } from "./client.ts";
 import { table } from "./table.ts";
 
@@ -17,12 +18,8 @@ function render(ports: readonly PortView[]): string {
   const rows = ports.map(({ container, endpoint, network, protocol, host, target }) => [
     container || endpoint.slice(0, 12),
     network.slice(0, 24),
-    host ? `${bracket(host.address)}:${host.port}` : "(routed)",
-    `${bracket(target.address)}:${target.port}/${protocol}`,
+    host ? `${bracketed(host.address)}:${host.port}` : "(routed)",
+    `${bracketed(target.address)}:${target.port}/${protocol}`,
   ]);
   return table(["CONTAINER", "NETWORK", "HOST", "TO"], rows);
-}
-
-function bracket(address: string): string {
-  return address.includes(":") ? `[${address}]` : address;
 }

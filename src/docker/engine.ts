@@ -79,7 +79,10 @@ export class Engine {
       const asked = request({ socketPath: this.#socketPath, path: EVENTS, signal: stopping }, (answer) => {
         asked.setTimeout(0);
         answer.resume().on("error", () => undefined);
-        if (answer.statusCode === 200) answer.on("close", () => { end.abort(); });
+        if (answer.statusCode === 200)
+          answer.on("close", () => {
+            end.abort();
+          });
         resolve();
       });
       asked.setTimeout(TIMEOUT_MS, () => asked.destroy(silence()));

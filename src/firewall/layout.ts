@@ -16,6 +16,7 @@ import type { Chain, FamilyRule } from "./rule.ts";
  *                       4 TSNET-CLOSED    whatever else would come in → drop
  *   mangle INPUT ──── TSNET-INPUT       what no container may reach of the host
  *   filter FORWARD ── TSNET-FORWARD     what is left is accepted, whatever the chain's policy says
+ *   filter INPUT ──── TSNET-SERVED      new connections that the daemon serves itself (see relay.ts) → accept
  *   nat PREROUTING ┐
  *   nat OUTPUT ────┴─ TSNET-PORTS       published ports: a tree, see port-rules.ts
  *   nat POSTROUTING ─ TSNET-POSTROUTING
@@ -38,6 +39,7 @@ export const CHAINS = {
   closed: { table: "mangle", name: "TSNET-CLOSED" },
   input: { table: "mangle", name: "TSNET-INPUT" },
   forward: { table: "filter", name: "TSNET-FORWARD" },
+  served: { table: "filter", name: "TSNET-SERVED" },
   ports: { table: "nat", name: "TSNET-PORTS" },
   postrouting: { table: "nat", name: "TSNET-POSTROUTING" },
   hairpin: { table: "nat", name: "TSNET-HAIRPIN" },
@@ -83,9 +85,10 @@ export function hooks(family: Family): readonly Hook[] {
     { from: "FORWARD", to: CHAINS.isolation, spec: jump(CHAINS.isolation) },
     { from: "INPUT", to: CHAINS.input, spec: jump(CHAINS.input) },
     { from: "FORWARD", to: CHAINS.forward, spec: jump(CHAINS.forward), behind: "-j DOCKER-USER" },
+    { from: "INPUT", to: CHAINS.served, spec: `-m conntrack --ctstate NEW ${jump(CHAINS.served)}` },
     // A packet from outside to 127.0.0.1 must stay the martian that it is, and not become one for a container.
     { from: "PREROUTING", to: CHAINS.ports, spec: fromOutside },
-    // For ::1 the kernel has no way back, see loopback-relay.ts.
+    // For ::1 the kernel has no way back, see relay.ts.
     { from: "OUTPUT", to: CHAINS.ports, spec: family === 4 ? local : fromOutside },
     { from: "POSTROUTING", to: CHAINS.postrouting, spec: jump(CHAINS.postrouting) },
   ];

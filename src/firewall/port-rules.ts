@@ -1,4 +1,4 @@
-import type { Family } from "../ip.ts";
+import { type Family, bare, bracketed, subnetOf } from "../ip.ts";
 import { CHAINS, LOOPBACK, PUBLISHED } from "./layout.ts";
 import type { Chain, FamilyRule, Rule } from "./rule.ts";
 
@@ -15,6 +15,8 @@ export interface PublishedPort {
   readonly containerAddress: string;
   readonly containerPort: number;
   readonly bridge: string;
+  /** Gateways, with prefix length, of the bridge's containers if those are kept apart. */
+  readonly apart: readonly string[];
   readonly comment: string;
 }
 
@@ -27,22 +29,38 @@ export interface PublishedPort {
  *                                    ─ 40000:40015 → TSNET-TCP-9C4 ─ 40000 → DNAT
  *
  * The chains and jumps on the way are there as long as something is in their leaf, see {@link entrance}.
+ *
+ * What containers that are kept apart ask of each other by a host's port is carried by the daemon (see relay.ts): it gets
+ * to the port's own socket, past the host's filter. A datagram is answered with the bridge's address, so that is
+ * whom it must be for.
  */
-export function portRule(port: PublishedPort): Rule {
-  const { family, protocol, hostAddress, hostPort, containerAddress, containerPort, comment } = port;
+export function portRules(port: PublishedPort): Rule[] {
+  const { family, protocol, hostAddress, hostPort, containerAddress, containerPort, bridge, comment } = port;
   const any = hostAddress === "0.0.0.0" || hostAddress === "::";
   const destination = any ? "" : `-d ${hostAddress}/${family === 4 ? 32 : 128} `;
-  const target = family === 4 ? containerAddress : `[${containerAddress}]`;
-  return {
-    family,
+  const rest = `-p ${protocol} -m ${protocol} --dport ${hostPort} -m comment --comment ${comment}`;
+  const leaf: Chain = {
     table: CHAINS.ports.table,
     name: `TSNET-${protocol.toUpperCase()}-${digits(hostPort).slice(0, LEVELS)}`,
-    spec: `${destination}-p ${protocol} -m ${protocol} --dport ${hostPort} -m comment --comment ${comment} -j DNAT --to-destination ${target}:${containerPort}`,
   };
+  const rule = (chain: Chain, match: string, verdict: string): Rule => ({
+    ...chain,
+    family,
+    spec: `${match}${rest} -j ${verdict}`,
+  });
+  const translate = `DNAT --to-destination ${bracketed(containerAddress)}:${containerPort}`;
+  if (port.apart.length === 0 || protocol === "sctp") return [rule(leaf, destination, translate)];
+  return [
+    rule(leaf, `${destination}! -i ${bridge} `, translate),
+    rule(CHAINS.served, `${destination}-i ${bridge} `, "ACCEPT"),
+    ...(any && protocol === "udp" ? port.apart : []).map((gateway) =>
+      rule(leaf, `-s ${subnetOf(gateway)} -i ${bridge} `, `DNAT --to-destination ${bare(gateway)}`),
+    ),
+  ];
 }
 
 /** A port of a routed network: nothing is translated, but it may be reached from outside. */
-export function openPortRule(port: Omit<PublishedPort, "hostAddress" | "hostPort">): Rule {
+export function openPortRule(port: Omit<PublishedPort, "hostAddress" | "hostPort" | "apart">): Rule {
   const { family, protocol, containerAddress, containerPort, bridge, comment } = port;
   return {
     family,

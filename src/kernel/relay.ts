@@ -1,6 +1,8 @@
 import koffi from "koffi";
-import { type Socket as DatagramSocket, createSocket } from "node:dgram";
+import { type Socket as DatagramSocket, type RemoteInfo, createSocket } from "node:dgram";
 import { type Server, type Socket, connect, createServer } from "node:net";
+import { type Family, parseIp } from "../ip.ts";
+import { SocketFilter } from "./socket-filter.ts";
 
 /** A client that sent nothing for so long is forgotten (nf_conntrack_udp_timeout_stream is as long). */
 const UDP_IDLE_MS = 120_000;
@@ -11,25 +13,38 @@ export interface RelayTarget {
   readonly port: number;
 }
 
-const LOOPBACK = "::1";
+/** What is served by a relay. */
+export interface Relayed {
+  readonly protocol: "tcp" | "udp";
+  readonly family: Family;
+  /** Subnets with prefix length that may ask. */
+  readonly clients: readonly string[];
+  readonly target: RelayTarget;
+}
+
 const F_DUPFD_CLOEXEC = 1030;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 const OFF = Buffer.alloc(4);
 
 /**
- * Carries what the host's own processes send to a published port at [::1] into the container.
+ * Carries into a container what the kernel cannot translate of what is sent to its published ports. Everything else
+ * never gets to the port's socket. There are two such senders:
  *
- * Everything else is translated in the kernel, but not this: an answer that is translated back to ::1 comes in by
- * the bridge, and the kernel drops whatever has a loopback address and did not come in by loopback
- * (ip6_rcv_core, RFC 4291, section 2.5.3); IPv6 has no route_localnet. Where iptables sees bridged frames the
- * translation comes even before that check, so no rule or route can help. The relay also leads to containers that
- * have an IPv4 address only.
+ *   [::1]            The host's own processes. An answer that is translated back to ::1 comes in by the bridge, and the
+ *                    kernel drops whatever has a loopback address and did not come in by loopback (ip6_rcv_core, RFC
+ *                    4291, section 2.5.3); IPv6 has no route_localnet. Where iptables sees bridged frames the
+ *                    translation comes even before that check, so no rule or route can help. The relay also leads to
+ *                    containers that have an IPv4 address only.
+ *   enable_icc=false Containers of the same network. Where iptables sees bridged frames the frame is translated
+ *                    within the bridge, and an isolated port is given nothing that an isolated port has sent,
+ *                    not even itself.
  */
-export class LoopbackRelay {
+export class Relay {
   readonly #libc = koffi.load("libc.so.6");
   readonly #control = this.#libc.func("int fcntl(int, int, ...)");
   readonly #option = this.#libc.func("int setsockopt(int, int, int, const void *, uint32)");
+  readonly #filter = new SocketFilter();
   readonly #running = new Map<string, () => void>();
 
   /**
@@ -39,13 +54,15 @@ export class LoopbackRelay {
    * @param fd of the socket that keeps the port; it stays open and the caller's
    * @returns whether it was not served until now
    */
-  start(key: string, protocol: "tcp" | "udp", fd: number, target: RelayTarget): boolean {
+  start(key: string, fd: number, { protocol, family, clients, target }: Relayed): boolean {
     if (this.#running.has(key)) return false;
     // Not dup(2): the programs that the daemon starts must not get it.
     const own = this.#control(fd, F_DUPFD_CLOEXEC, "int", 0) as number;
     // libuv lets others share the addresses of its UDP sockets, but this one is there to keep its own.
     const keep = () => this.#option(fd, SOL_SOCKET, SO_REUSEADDR, OFF, OFF.length) as number;
-    this.#running.set(key, protocol === "tcp" ? relayTcp(own, target) : relayUdp(own, target, keep));
+    const end = protocol === "tcp" ? relayTcp(own, target) : relayUdp(own, family, target, keep);
+    this.#filter.receiveOnlyFrom(fd, family, clients);
+    this.#running.set(key, end);
     return true;
   }
 
@@ -70,10 +87,6 @@ function relayTcp(fd: number, { address, port }: RelayTarget): () => void {
     socket.pipe(other);
   };
   const server: Server = createServer({ allowHalfOpen: true }, (client) => {
-    if (client.remoteAddress !== LOOPBACK) {
-      client.destroy();
-      return;
-    }
     const container = connect({ host: address, port, allowHalfOpen: true });
     keep(client, container);
     keep(container, client);
@@ -88,18 +101,23 @@ function relayTcp(fd: number, { address, port }: RelayTarget): () => void {
   };
 }
 
-function relayUdp(fd: number, { address, port }: RelayTarget, onBound: () => void): () => void {
-  const clients = new Map<number, { socket: DatagramSocket; timer: NodeJS.Timeout }>();
-  const server = createSocket("udp6");
-  const forget = (client: number) => {
+function relayUdp(
+  fd: number,
+  family: Family,
+  { address, port }: RelayTarget,
+  onBound: () => void,
+): () => void {
+  const clients = new Map<string, { socket: DatagramSocket; timer: NodeJS.Timeout }>();
+  const server = createSocket(TYPE[family]);
+  const forget = (client: string) => {
     const known = clients.get(client);
     clearTimeout(known?.timer);
     known?.socket.close();
     clients.delete(client);
   };
-  const meet = (client: number) => {
-    const socket = createSocket(address.includes(":") ? "udp6" : "udp4", (answer) => {
-      server.send(answer, client, LOOPBACK);
+  const meet = (client: string, sender: RemoteInfo) => {
+    const socket = createSocket(TYPE[parseIp(address).family], (answer) => {
+      server.send(answer, sender.port, sender.address);
     });
     socket.on("error", () => {
       forget(client);
@@ -111,8 +129,8 @@ function relayUdp(fd: number, { address, port }: RelayTarget, onBound: () => voi
   };
   server.on("error", () => undefined);
   server.on("message", (message, sender) => {
-    if (sender.address !== LOOPBACK) return;
-    const { socket, timer } = clients.get(sender.port) ?? meet(sender.port);
+    const client = `${sender.address} ${sender.port}`;
+    const { socket, timer } = clients.get(client) ?? meet(client, sender);
     timer.refresh();
     socket.send(message, port, address);
   });
@@ -123,3 +141,5 @@ function relayUdp(fd: number, { address, port }: RelayTarget, onBound: () => voi
     server.close();
   };
 }
+
+const TYPE = { 4: "udp4", 6: "udp6" } as const;

@@ -2,7 +2,8 @@ import koffi from "koffi";
 import { readFileSync } from "node:fs";
 import { getSystemErrorName } from "node:util";
 import { ConflictError, KernelError } from "../errors.ts";
-import { ipBytes, parseIp } from "../ip.ts";
+import { bracketed, ipBytes, parseIp } from "../ip.ts";
+import { SocketFilter } from "./socket-filter.ts";
 import { portOwner } from "./socket-owner.ts";
 
 /** A port of the host that is kept for a container, for one address. */
@@ -19,7 +20,6 @@ const SOCKET = { tcp: [1, 6], udp: [2, 17], sctp: [1, 132] } as const;
 const SOCK_CLOEXEC = 0x80000;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
-const SO_ATTACH_FILTER = 26;
 const IPPROTO_IPV6 = 41;
 const IPV6_V6ONLY = 26;
 const ON = Buffer.from([1, 0, 0, 0]);
@@ -37,18 +37,19 @@ interface Held extends HostPort {
 /**
  * Host ports that are taken for containers, each by a bound socket: no other process can have it, and a port
  * that a process has cannot be published. Packets for it are translated before they get there; one that is not, since
- * somebody has just flushed the rules, is dropped by the socket, so that its sender tries again.
+ * somebody has just flushed the rules, is dropped by the socket, so that its sender tries again. A relay may have it
+ * receive some (see relay.ts).
  * The kernel closes the sockets when the daemon ends, however it ends.
  */
 export class Reservations {
   readonly #libc = koffi.load("libc.so.6");
-  readonly #program = koffi.struct({ length: "uint16", filter: "void *" });
   readonly #socket = this.#libc.func("int socket(int, int, int)");
   readonly #option = this.#libc.func("int setsockopt(int, int, int, const void *, uint32)");
   readonly #bind = this.#libc.func("int bind(int, const void *, uint32)");
   readonly #listen = this.#libc.func("int listen(int, int)");
   readonly #name = this.#libc.func("int getsockname(int, _Out_ uint8_t *, _Inout_ uint32 *)");
   readonly #close = this.#libc.func("int close(int)");
+  readonly #filter = new SocketFilter();
   readonly #held = new Map<string, Held>();
 
   /**
@@ -114,7 +115,7 @@ export class Reservations {
     // A connection in TIME_WAIT must not keep the port; a listener still does.
     if (wanted.protocol !== "udp") this.#option(fd, SOL_SOCKET, SO_REUSEADDR, ON, ON.length);
     if (family === 6) this.#option(fd, IPPROTO_IPV6, IPV6_V6ONLY, ON, ON.length);
-    this.#dropAll(fd, family);
+    this.#filter.receiveOnlyFrom(fd, family, []);
     const address = socketAddress(wanted);
     const bound = this.#bind(fd, address, address.length) === 0;
     if (bound && (wanted.protocol === "udp" || this.#listen(fd, 1) === 0))
@@ -122,19 +123,6 @@ export class Reservations {
     const why = errno();
     this.#close(fd);
     throw this.#refusal(wanted, why);
-  }
-
-  /** Nothing is received, but for what the loopback relay serves (see loopback-relay.ts). */
-  #dropAll(fd: number, family: 4 | 6): void {
-    const filter = family === 4 ? DROP : ONLY_FROM_LOOPBACK;
-    const program = { length: filter.length / 8, filter };
-    this.#option(
-      fd,
-      SOL_SOCKET,
-      SO_ATTACH_FILTER,
-      koffi.as(program, koffi.pointer(this.#program)),
-      koffi.sizeof(this.#program),
-    );
   }
 
   #portOf(fd: number): number {
@@ -161,7 +149,7 @@ export class Reservations {
   }
 
   #refusal({ protocol, address, port }: HostPort, why: string): Error {
-    const what = `${address.includes(":") ? `[${address}]` : address}:${port}/${protocol}`;
+    const what = `${bracketed(address)}:${port}/${protocol}`;
     if (why === "EADDRNOTAVAIL")
       return new ConflictError(`cannot publish ${what}: ${address} is not an address of this host`);
     if (why !== "EADDRINUSE") return new KernelError(`bind ${what}`, why);
@@ -193,35 +181,6 @@ function socketAddress({ address, port }: HostPort): Buffer {
   ipBytes(address).copy(out, family === 4 ? 4 : 8);
   return out;
 }
-
-/** struct sock_filter (linux/filter.h): code, jump if true, jump if false, operand. */
-function instruction(code: number, onTrue: number, onFalse: number, operand: number): Buffer {
-  const out = Buffer.alloc(8);
-  out.writeUInt16LE(code, 0);
-  out.writeUInt8(onTrue, 2);
-  out.writeUInt8(onFalse, 3);
-  out.writeUInt32LE(operand >>> 0, 4);
-  return out;
-}
-
-const LOAD_WORD = 0x20;
-const JUMP_IF_EQUAL = 0x15;
-const RETURN = 0x06;
-/** Offsets from here on are counted from the IP header. */
-const SKF_NET_OFF = -0x100000;
-/** Where an IPv6 header has its source address (RFC 8200, section 3). */
-const IPV6_SOURCE = 8;
-
-const DROP = instruction(RETURN, 0, 0, 0);
-const ONLY_FROM_LOOPBACK = Buffer.concat([
-  ...[0, 0, 0, 1].flatMap((word, index) => [
-    instruction(LOAD_WORD, 0, 0, SKF_NET_OFF + IPV6_SOURCE + 4 * index),
-    // To the next pair, or to the last instruction.
-    instruction(JUMP_IF_EQUAL, 0, 7 - 2 * index, word),
-  ]),
-  instruction(RETURN, 0, 0, 0xffff_ffff),
-  DROP,
-]);
 
 function errno(): string {
   return getSystemErrorName(-koffi.errno());

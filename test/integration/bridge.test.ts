@@ -142,10 +142,11 @@ describe("bridge backend on the kernel", () => {
       it("has its ports published in nat, or not at all if it is internal", async () => {
         await make();
         for (const family of families) {
-          const rules = (await ruleLines(family)).filter(
-            (line) => /-j (DNAT|ACCEPT)$|DNAT --to/.test(line) && / --dport (8080|5353|80|53) /.test(line),
-          );
-          assert.equal(rules.length, network.internal ? 0 : PORTS.length, rules.join("\n"));
+          const rules = (await ruleLines(family)).filter((line) => / --dport (8080|5353|80|53) /.test(line));
+          const leading = rules.filter((line) => /TSNET-OPEN|(\]|\.\d+):\d+$/.test(line));
+          assert.equal(leading.length, network.internal ? 0 : PORTS.length, rules.join("\n"));
+          const served = rules.filter((line) => line.includes("TSNET-SERVED"));
+          assert.equal(served.length, kind === "icc=false" ? PORTS.length : 0, rules.join("\n"));
         }
         assert.equal((await ipLink(HOST_END))?.linkinfo?.info_slave_data?.hairpin, !network.internal);
         await site.driver.revoke(network.id, endpoint.id);

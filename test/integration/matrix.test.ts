@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { type BridgeNetwork, type GatewayMode, bridgeRules } from "../../src/firewall/bridge-rules.ts";
 import { Firewall } from "../../src/firewall/firewall.ts";
-import { openPortRule, portRule } from "../../src/firewall/port-rules.ts";
+import { openPortRule, portRules } from "../../src/firewall/port-rules.ts";
 import type { Rule } from "../../src/firewall/rule.ts";
 import { FAMILIES, type Family, bare, subnetOf } from "../../src/ip.ts";
 import { run } from "../lab/command.ts";
@@ -27,8 +27,6 @@ interface Facts {
   readonly family: Family;
   /** Of the network under test. */
   readonly options: Options;
-  /** Whether iptables sees what a bridge passes from port to port. */
-  readonly bridged: boolean;
 }
 
 /** Whom something is sent to, and how. */
@@ -72,17 +70,14 @@ type Probe = (typeof PROBES)[number];
  * Whether it must arrive, by what the options of a network mean (README, "Options"; GatewayMode; BridgeNetwork). No
  * thought of rules in here.
  */
-function arrives({ from, to, kind }: Probe, { options, bridged }: Facts): boolean {
+function arrives({ from, to, kind }: Probe, options: Options): boolean {
   const of = (place: Place) => (isUnderTest(place) ? options : OTHERS[place]);
   const sender = of(from);
   if (to === "its gateway") return sender?.mode !== "isolated";
   if (to === "c2 by the gateway") return options.icc && options.mode !== "isolated";
-  if (to === "c1 by the host's port") {
-    // Seen by iptables it is translated within the bridge, whose isolated ports get nothing of each other's.
-    const apart = isUnderTest(from) && bridged && !options.icc;
+  if (to === "c1 by the host's port")
     // Engines ask for ports of internal networks as well, and are not given them.
-    return !apart && !isClosed(options) && options.mode !== "routed" && !isClosed(sender);
-  }
+    return !isClosed(options) && options.mode !== "routed" && !isClosed(sender);
   if (to === "host" || to === "outside") return !isClosed(sender);
   const target = of(to);
   if (from === "host") return target?.mode !== "isolated";
@@ -97,7 +92,7 @@ function seenAs({ from, to }: Probe, { family, options }: Facts): string {
   const host = HOST.first[family];
   if (from === "host") return to in GUESTS ? gatewayOf(to as Guest, family) : host;
   // It would answer its neighbour, or itself, past the host; and the engine hides whatever is its own.
-  const hidden = isUnderTest(from) || from === "engine";
+  const hidden = (isUnderTest(from) && options.icc) || from === "engine";
   if (to === "c1 by the host's port" && hidden) return gatewayOf("c1", family);
   if (to === "outside") {
     const { mode, masquerade, hostAddress } = (isUnderTest(from) ? options : OTHERS[from]) ?? PLAIN;
@@ -131,11 +126,17 @@ function optionsOf(title: string, mode: GatewayMode): Options {
   return { mode, ...flags, ...(host === "-" ? {} : { hostAddress: host }) };
 }
 
-function packetOf({ from, to, kind }: Probe, family: Family): Packet {
+/** Between containers that are kept apart the daemon carries it, which is not there: it gets as far as the host. */
+function packetOf({ from, to, kind }: Probe, family: Family, { mode, icc }: Options): Packet {
   const { protocol, port } = KINDS[kind];
   const sent = { from, protocol, port };
   const host = { ...sent, to: HOST.first[family], at: "host" } as const;
-  if (to === "c1 by the host's port") return { ...host, port: ON_HOST + port, at: "c1" };
+  if (to === "c1 by the host's port")
+    return {
+      ...host,
+      port: ON_HOST + port,
+      at: isUnderTest(from) && !icc && mode !== "routed" ? "host" : "c1",
+    };
   if (to === "c2 by the gateway") return { ...sent, to: BEHIND_GATEWAY[family], at: "c2" };
   if (to === "its gateway" && from !== "host") return { ...host, to: gatewayOf(from, family) };
   if (to === "its gateway" || to === "host") return host;
@@ -147,7 +148,7 @@ function disagreements(fates: readonly Fate[], facts: Facts): string[] {
   return PROBES.flatMap((probe, index) => {
     const { from, to, kind } = probe;
     const { source = "nobody", answered } = fates[index] ?? assert.fail();
-    const expected = arrives(probe, facts) ? seenAs(probe, facts) : "nobody";
+    const expected = arrives(probe, facts.options) ? seenAs(probe, facts) : "nobody";
     if (source !== expected) return [`${from} > ${to}, ${kind}: from ${source}, not ${expected}`];
     const unanswered = source !== "nobody" && !answered && KINDS[kind].protocol !== "udp";
     return unanswered ? [`${from} > ${to}, ${kind}: no answer`] : [];
@@ -155,15 +156,16 @@ function disagreements(fates: readonly Fate[], facts: Facts): string[] {
 }
 
 /** What publishes or opens the ports of a container. */
-function portsOf(name: Guest, family: Family, mode: GatewayMode): Rule[] {
-  return OPEN.map((kind) => {
+function portsOf(name: Guest, family: Family, { mode, icc }: Pick<Options, "mode" | "icc">): Rule[] {
+  return OPEN.flatMap((kind) => {
     const { protocol, port: containerPort } = KINDS[kind];
-    const { link: bridge, own } = GUESTS[name];
+    const { link: bridge, own, gateway } = GUESTS[name];
     const containerAddress = bare(own[family]);
     const port = { family, protocol, containerPort, containerAddress, bridge, comment: commentOf(name) };
     if (mode === "routed") return openPortRule(port);
-    return portRule({
+    return portRules({
       ...port,
+      apart: icc ? [] : [gateway[family]],
       hostAddress: family === 4 ? "0.0.0.0" : "::",
       hostPort: ON_HOST + containerPort,
     });
@@ -198,22 +200,20 @@ const CONDITIONS = [
   { policy: "DROP", bridged: true },
 ] as const;
 
-/** @returns whether iptables does see bridged packets: not every kernel has br_netfilter loaded */
-async function set(family: Family, { policy, bridged }: (typeof CONDITIONS)[number]): Promise<boolean> {
+/** Not every kernel has br_netfilter loaded. */
+async function set(family: Family, { policy, bridged }: (typeof CONDITIONS)[number]): Promise<void> {
   await restore(family, `*filter\n:FORWARD ${policy} [0:0]\nCOMMIT\n`);
   const name = `net/bridge/bridge-nf-call-${family === 4 ? "iptables" : "ip6tables"}`;
-  if (!existsSync(`/proc/sys/${name}`)) return false;
-  await setSysctl(name, bridged ? "1" : "0");
-  return bridged;
+  if (existsSync(`/proc/sys/${name}`)) await setSysctl(name, bridged ? "1" : "0");
 }
 
 describe("rules of a bridge network, tried with packets", () => {
   const firewall = new Firewall();
   let surroundings: Surroundings;
-  const send = (family: Family) =>
+  const send = (family: Family, options: Options) =>
     surroundings.send(
       family,
-      PROBES.map((probe) => packetOf(probe, family)),
+      PROBES.map((probe) => packetOf(probe, family, options)),
     );
 
   before(async () => {
@@ -231,9 +231,9 @@ describe("rules of a bridge network, tried with packets", () => {
   for (const family of FAMILIES)
     it(`keep out what arrives without them, IPv${family}`, async () => {
       await set(family, CONDITIONS[0]);
-      const ports = firewall.rules("ports", family, portsOf("c1", family, "nat"));
+      const ports = firewall.rules("ports", family, portsOf("c1", family, PLAIN));
       await ports.apply();
-      const fates = await send(family);
+      const fates = await send(family, PLAIN);
       await ports.revert();
       const lost = PROBES.filter((_, index) => fates[index]?.source === undefined);
       // IPv4 takes in nothing that seems to come from the receiver itself; with the rules it is hidden.
@@ -248,7 +248,7 @@ describe("rules of a bridge network, tried with packets", () => {
           const { link: bridge, own } = GUESTS[name];
           const network = { ...options, family, bridge, subnets: [subnetOf(own[family])] };
           const rules = bridgeRules({ ...network, comment: commentOf(name) });
-          const ports = options.mode === "routed" ? portsOf(name, family, options.mode) : [];
+          const ports = options.mode === "routed" ? portsOf(name, family, options) : [];
           await firewall.rules(name, family, [...rules, ...ports]).apply();
         }
     });
@@ -261,15 +261,15 @@ describe("rules of a bridge network, tried with packets", () => {
         await surroundings.isolate(!first.icc);
         // The backend refuses what is isolated but not internal: that nobody can find the host is all there is to it.
         await surroundings.gateways(family, { there, known: there || first.internal });
-        const ports = isClosed(first) ? [] : portsOf("c1", family, mode);
+        const ports = isClosed(first) ? [] : portsOf("c1", family, first);
         const step = firewall.rules("rules under test", family, [...rules, ...ports]);
         await step.apply();
         try {
           for (const condition of CONDITIONS) {
-            const bridged = await set(family, condition);
-            const fates = await send(family);
+            await set(family, condition);
+            const fates = await send(family, first);
             for (const options of [first, ...same]) {
-              const wrong = disagreements(fates, { family, options, bridged });
+              const wrong = disagreements(fates, { family, options });
               assert.deepEqual({ ...condition, wrong }, { ...condition, wrong: [] });
             }
           }

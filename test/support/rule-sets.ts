@@ -1,5 +1,10 @@
 import { type BridgeNetwork, type GatewayMode, bridgeRules } from "../../src/firewall/bridge-rules.ts";
-import { type Protocol, openPortRule, portRule, sharedRule } from "../../src/firewall/port-rules.ts";
+import {
+  type Protocol,
+  openPortRule,
+  portRules as rulesOfPort,
+  sharedRule,
+} from "../../src/firewall/port-rules.ts";
 import type { Rule } from "../../src/firewall/rule.ts";
 import type { Family } from "../../src/ip.ts";
 
@@ -32,7 +37,7 @@ export function ruleSets(): RuleSet[] {
   return [...sets.values()];
 }
 
-/** The rules of published ports: every protocol, one address and all, the first and last ports of leaves of the tree. */
+/** The rules of published ports: every protocol, one address and all, containers kept apart, the first and last ports of leaves of the tree. */
 export function portRules(family: Family): Rule[] {
   const [any, one, containerAddress] =
     family === 4 ? ["0.0.0.0", "192.0.2.7", "10.1.0.2"] : ["::", "2001:db8::7", "fd01::2"];
@@ -42,13 +47,17 @@ export function portRules(family: Family): Rule[] {
     containerPort: 80,
     bridge: "ts-43f126c4baed",
     comment: "tsnet-43f126c4baed",
+    apart: [],
   };
+  const apart = { ...port, apart: family === 4 ? ["10.1.0.1/16", "10.9.0.1/24"] : ["fd01::1/64"] };
   const protocols: readonly Protocol[] = ["tcp", "udp", "sctp"];
   const each = protocols.flatMap((protocol) => [
-    ...[1, 15, 16, 8080, 8081, 40_000, 65_535].map((hostPort) =>
-      portRule({ ...port, protocol, hostAddress: any, hostPort }),
+    ...[1, 15, 16, 8080, 8081, 40_000, 65_535].flatMap((hostPort) =>
+      rulesOfPort({ ...port, protocol, hostAddress: any, hostPort }),
     ),
-    portRule({ ...port, protocol, hostAddress: one, hostPort: 8082 }),
+    ...rulesOfPort({ ...port, protocol, hostAddress: one, hostPort: 8082 }),
+    ...rulesOfPort({ ...apart, protocol, hostAddress: any, hostPort: 8083 }),
+    ...rulesOfPort({ ...apart, protocol, hostAddress: one, hostPort: 8084 }),
     openPortRule({ ...port, protocol }),
   ]);
   return [...each, sharedRule(port, family === 4 ? "10.2.0.0/16" : "fd02::/64")];

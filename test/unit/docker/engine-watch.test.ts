@@ -78,7 +78,13 @@ describe("EngineWatch", () => {
 
   it("stops at once, but not in the midst of a comparison", async () => {
     let finish: (() => void) | undefined;
-    say = () => new Promise((resolve) => (finish = () => { resolve(undefined); }));
+    say = () =>
+      new Promise(
+        (resolve) =>
+          (finish = () => {
+            resolve(undefined);
+          }),
+      );
     engines.begin();
     watch.start();
     await until("a comparison to begin", () => finish !== undefined);
