@@ -108,12 +108,9 @@ export function addressOf(
   return cidr === undefined ? undefined : bare(cidr);
 }
 
-/**
- * The bare address that a published port leads to: that of the port's family, or for the host's [::1] an IPv4 address
- * where the container has no other.
- */
+/** The bare address that a published port leads to: that of its family, or the other where the container has no such. */
 export function targetOf(endpoint: Pick<Endpoint, "ipv4" | "ipv6">, { family }: PublishedPort): string {
-  return addressOf(endpoint, family) ?? addressOf(endpoint, 4) ?? "";
+  return addressOf(endpoint, family) ?? addressOf(endpoint, family === 4 ? 6 : 4) ?? "";
 }
 
 /** The pools of one family. */

@@ -90,7 +90,7 @@ export class Publisher {
     const comment = ruleComment(endpoint.network);
     return (endpoint.ports ?? []).flatMap(({ family, protocol, containerPort, host }) => {
       const containerAddress = addressOf(endpoint, family);
-      // Only the relay leads from the host's [::1] to an IPv4 address.
+      // Only the relay leads from one family to the other.
       if (containerAddress === undefined) return [];
       const port = { family, protocol, containerAddress, containerPort, bridge, comment };
       return host
@@ -211,14 +211,17 @@ export class Publisher {
     };
   }
 
-  /** What the kernel cannot translate: what the host's own [::1] asks, and containers that are kept apart. */
+  /** What the kernel cannot translate (see relay.ts). */
   #relayed({ apart }: Publishing, endpoint: Endpoint, port: PublishedPort): Step[] {
     const { protocol, family, host, containerPort } = port;
     if (protocol === "sctp" || !host) return [];
-    const clients = [
-      ...(ANY_OR_LOOPBACK.includes(host.address) ? [LOOPBACK[6]] : []),
-      ...reaching(apart, family, host).map(subnetOf),
-    ];
+    const clients =
+      addressOf(endpoint, family) === undefined
+        ? [ANY[family]]
+        : [
+            ...(["::", "::1"].includes(host.address) ? [LOOPBACK[6]] : []),
+            ...reaching(apart, family, host).map(subnetOf),
+          ];
     if (clients.length === 0) return [];
     const key = `${protocol} ${host.address} ${host.port}`;
     const target = { address: targetOf(endpoint, port), port: containerPort };
@@ -268,35 +271,31 @@ function range(first: number, last: number): number[] {
   return Array.from({ length: last - first + 1 }, (_, offset) => first + offset);
 }
 
-/** The host addresses of a binding: the one it names, else the network's default of each family the container has. */
+/** The host addresses of a binding: the one it names, else the network's default of each family. */
 function addressesOf(
   { defaultAddress, routed }: Publishing,
   endpoint: Endpoint,
   { protocol, hostAddress, containerPort }: PortBinding,
 ): { family: Family; address: string }[] {
   const has = (family: Family) => addressOf(endpoint, family) !== undefined;
-  // The host itself also asks at [::1], which a relay serves whatever address the container has.
-  const relays = !has(6) && has(4) && protocol !== "sctp" && routed.length === 0;
+  // A relay leads from one family to the other.
+  const relays = protocol !== "sctp" && routed.length === 0;
+  const reaches = (family: Family) => has(family) || (relays && (family === 4 || hasIpv6()));
   if (hostAddress) {
     const { family } = parseIp(hostAddress);
-    if (!has(family) && !(relays && hostAddress === LOOPBACK_IPV6))
+    if (!reaches(family))
       throw new InvalidError(
         `cannot publish ${hostAddress} to container port ${containerPort}: the container has no IPv${family} address`,
       );
     return [{ family, address: hostAddress }];
   }
-  const all = FAMILIES.flatMap((family) => {
+  return FAMILIES.flatMap((family) => {
     const address = defaultAddress[family];
-    return address && has(family) ? [{ family, address }] : [];
+    return address && reaches(family) ? [{ family, address }] : [];
   });
-  const { 6: byDefault = "" } = defaultAddress;
-  return relays && ANY_OR_LOOPBACK.includes(byDefault) && hasIpv6()
-    ? [...all, { family: 6, address: LOOPBACK_IPV6 }]
-    : all;
 }
 
-const LOOPBACK_IPV6 = "::1";
-const ANY_OR_LOOPBACK: readonly string[] = ["::", LOOPBACK_IPV6];
+const ANY = { 4: "0.0.0.0/0", 6: "::/0" } as const;
 
 /** Whether the host's loopback has an IPv6 address. */
 function hasIpv6(): boolean {

@@ -29,13 +29,13 @@ const OFF = Buffer.alloc(4);
 
 /**
  * Carries into a container what the kernel cannot translate of what is sent to its published ports. Everything else
- * never gets to the port's socket. There are two such senders:
+ * never gets to the port's socket. There are three such senders:
  *
  *   [::1]            The host's own processes. An answer that is translated back to ::1 comes in by the bridge, and the
  *                    kernel drops whatever has a loopback address and did not come in by loopback (ip6_rcv_core, RFC
  *                    4291, section 2.5.3); IPv6 has no route_localnet. Where iptables sees bridged frames the
- *                    translation comes even before that check, so no rule or route can help. The relay also leads to
- *                    containers that have an IPv4 address only.
+ *                    translation comes even before that check, so no rule or route can help.
+ *   the other family Anybody, by IPv6 where the container has IPv4 only, or the reverse.
  *   enable_icc=false Containers of the same network. Where iptables sees bridged frames the frame is translated
  *                    within the bridge, and an isolated port is given nothing that an isolated port has sent,
  *                    not even itself.

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { BOX } from "../lab/image.ts";
-import { Answerers, ask } from "./answers.ts";
+import { Answerers, type Question, ask } from "./answers.ts";
 import { onEachEngine } from "./each-engine.ts";
 import { publishedBy, tsnet } from "./published.ts";
 import { subnets } from "./site.ts";
@@ -112,27 +112,41 @@ onEachEngine("forms of -p", (site) => {
     assert.match(refusal, /127\.0\.0\.1:7050\/sctp/);
   });
 
-  it("publish only the families that the container has, and IPv4 to the host's own ::1 as well", async () => {
+  it("lead from one family to the other where the container has only one", async () => {
+    const { v4, v6 } = site.address;
     await site.network("four", "--subnet", subnets().v4);
     try {
-      await site.run("c1", "four", "-p", "7060:80");
-      assert.deepEqual(await publishedBy(site, "c1"), ["0.0.0.0:7060>80/tcp", "[::1]:7060>80/tcp"]);
-      const refusal = await site.refused(...run("c2", "four", "-p", "[::]:7061:80"));
+      await site.run("c1", "four", "-p", "7060:80", "-p", "7060:90/udp");
+      const ports = [...everywhere(7060, 80), ...everywhere(7060, 90, "udp")];
+      assert.deepEqual(await publishedBy(site, "c1"), ports.sort());
+      await site.run("c2", "four", ...[`[${v6}]:7061:80`, "[::1]:7062:80"].flatMap((form) => ["-p", form]));
+      const refusal = await site.refused(...run("c3", "four", "-p", "[::]:7063:80/sctp"));
       assert.match(refusal, /the container has no IPv6 address/);
       // What was refused holds nothing: the port can be published.
-      await site.run("c3", "blue", "-p", "7061:80");
-      await site.run("c4", "four", "-p", "[::1]:7062:80", "-p", "7063:90/udp");
-      for (const name of ["c1", "c4"]) await answerers.start(site.host, name, [80, 90], name);
-      const at = { address: "::1" };
-      const answers = await ask(site, [
-        { ...at, port: 7060 },
-        { ...at, port: 7062 },
-        { ...at, port: 7063, protocol: "udp" },
-      ]);
-      assert.deepEqual(
-        answers.map((answer) => answer.split(" ")[0]),
-        ["c1", "c4", "c4"],
-      );
+      await site.run("c4", "blue", "-p", "7063:80/sctp");
+      for (const name of ["c1", "c2"]) await answerers.start(site.host, name, [80, 90], name);
+      const cases: [Question, boolean, boolean][] = [
+        [{ address: "::1", port: 7060 }, true, false],
+        [{ address: v6, port: 7060 }, true, true],
+        [{ address: v6, port: 7060, protocol: "udp" }, true, true],
+        [{ address: v6, port: 7061 }, true, true],
+        [{ address: "::1", port: 7062 }, true, false],
+        [{ address: v6, port: 7062 }, false, false],
+        [{ address: v4, port: 7061 }, false, false],
+      ];
+      for (const [place, which] of [
+        [site, 1],
+        [site.neighbour, 2],
+      ] as const)
+        assert.deepEqual(
+          (
+            await ask(
+              place,
+              cases.map(([question, ...is]) => ({ ...question, unexpected: !is[which - 1] })),
+            )
+          ).map((answer) => /^c\d /.test(answer)),
+          cases.map((one) => one[which]),
+        );
     } finally {
       await site.removeContainers();
       await site.docker("network", "rm", "four");
