@@ -6,9 +6,6 @@ import { type Records, VERSION } from "./migration.ts";
 import { type StoreFile, discard, readStoreFile, writeStoreFile } from "./store-file.ts";
 import { storeError } from "./trouble.ts";
 
-/** Keys of what must be there after the machine has started anew. Endpoints are worth nothing then: their links are gone. */
-const LASTING = "network/";
-
 /** Name of what survives the machine. */
 const SAVED = "tsnet.mdb";
 
@@ -20,6 +17,14 @@ export function liveFile(directory: string, boot: string): string {
 /** The file that survives the machine. */
 export function savedFile(directory: string): string {
   return join(directory, SAVED);
+}
+
+/**
+ * Whether what is kept under a key must be there after the machine has started anew. Endpoints are worth nothing then:
+ * their links are gone.
+ */
+export function isLasting(key: string): boolean {
+  return key.startsWith("network/");
 }
 
 /** What is the same until the machine starts anew: the kernel's random(4) boot id. */
@@ -53,7 +58,7 @@ export function replaceStore(directory: string, records: Records, boot = current
 }
 
 /**
- * Makes both files sound, of today's version, and alike; deletes those of earlier boots.
+ * Makes both files sound, of today's version, and alike; deletes drafts, and what is of earlier boots.
  *
  * @throws {TsnetError} in one line: damaged or newer
  */
@@ -66,7 +71,8 @@ export function prepare(directory: string, boot: string): void {
   if (!saved || isOutdated(saved) || !isDeepStrictEqual(lasting(records), lasting(saved.records)))
     writeStoreFile(savedFile(directory), lasting(records));
   for (const name of readdirSync(directory))
-    if (/^run-.*\.mdb/.test(name) && !live.endsWith(name)) discard(join(directory, name));
+    if (/^(run-.+|tsnet)\.mdb/.test(name) && name !== SAVED && !live.endsWith(name))
+      discard(join(directory, name));
 }
 
 /** Undefined instead of damage: a copy can be made again. */
@@ -104,7 +110,7 @@ function advised<T>(fn: () => T, advice: string): T {
 }
 
 function lasting(records: Records): Records {
-  return new Map([...records].filter(([key]) => key.startsWith(LASTING)));
+  return new Map([...records].filter(([key]) => isLasting(key)));
 }
 
 function isOutdated({ version }: StoreFile): boolean {

@@ -57,7 +57,10 @@ export class State {
     return this.#owners.get(name);
   }
 
-  /** The record of a network: the first step of its plan, so that whatever may be on the host has one. */
+  /**
+   * The record of a network: the first step of its plan, so that whatever may be on the host has one. It is on the disk
+   * before the engine is answered, which keeps its own there and never repeats CreateNetwork.
+   */
   networkRecord(network: Network): Step {
     const key = `network/${network.id}`;
     return {
@@ -66,14 +69,11 @@ export class State {
         if (isDeepStrictEqual(this.#networks.get(network.id), network)) return false;
         await this.#store.put(key, network);
         this.#remember(network);
-        // The engine keeps its record on the disk and never repeats CreateNetwork.
-        await this.#store.save();
         return true;
       },
       revert: async () => {
         await this.#store.delete(key);
         this.#forget(network.id);
-        await this.#store.save();
       },
     };
   }

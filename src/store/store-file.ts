@@ -60,11 +60,17 @@ export function writeStoreFile(path: string, records: Records): void {
   discard(draft);
 }
 
-/** Opens or makes a file in LMDB, which trusts what is in it: it must have been read before. */
-export function openStoreFile(path: string): OpenStoreFile {
+/**
+ * Opens or makes a file in LMDB, which trusts what is in it: it must have been read before.
+ *
+ * @param flush whether a write is on the disk when it is done
+ */
+export function openStoreFile(path: string, { flush = false } = {}): OpenStoreFile {
   // Nobody else has it open, so a daemon that was killed has left this file.
   rmSync(`${path}-lock`, { force: true });
-  const root = open<string, string>({ path, noSubdir: true, noSync: true, encoding: "string" });
+  // Overlapping, it would be on the disk some time later.
+  const options = flush ? { overlappingSync: false } : { noSync: true };
+  const root = open<string, string>({ path, noSubdir: true, encoding: "string", ...options });
   if (root.get(VERSION_KEY) === undefined) root.putSync(VERSION_KEY, String(VERSION));
   return { root, records: root.openDB<string, string>({ name: RECORDS, encoding: "string" }) };
 }

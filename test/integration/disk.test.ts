@@ -118,7 +118,6 @@ describe("a state directory", () => {
     const directory = join(disk, "state");
     const store = new Store(directory);
     await store.put(`network/${network.id}`, network);
-    await store.save();
     const records = store.list("");
     await store.close();
     await run(["mount", "-o", "remount,ro", disk]);
