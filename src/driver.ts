@@ -186,8 +186,8 @@ export class Driver {
     const beside = await this.#lock.run(networkId, async () => {
       const left = await this.#unpublish(networkId, id);
       if (!left) return undefined;
-      const { sandbox: _, ...apart } = left;
-      await this.#state.endpointRecord({ ...apart, left: true }).apply();
+      const { sandbox = left.left ?? "", ...apart } = left;
+      await this.#state.endpointRecord({ ...apart, left: sandbox }).apply();
       return this.#beside(left);
     });
     if (beside) await this.#tell(beside);

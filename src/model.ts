@@ -69,8 +69,11 @@ export const Endpoint = z.object({
   sandbox: z.string().optional(),
   /** What is published, while the endpoint is its container's gateway. */
   ports: z.array(PublishedPort).optional(),
-  /** The container has left: until the endpoint is deleted the engine gives back the link that it had moved. */
-  left: z.boolean().optional(),
+  /**
+   * Path of the sandbox that the container has left, empty if it is not known: until the endpoint is deleted the engine
+   * gives back the link that it had moved there, unless it is killed.
+   */
+  left: z.string().optional(),
   createdAt: z.number(),
 });
 export type Endpoint = z.infer<typeof Endpoint>;

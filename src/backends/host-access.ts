@@ -55,9 +55,7 @@ export class HostAccess {
         const source = async () =>
           (await hostAddresses()).find(({ pool }) => has(pool, address))?.addresses[0];
         const route = { link, address, mac: endpoint.mac, source };
-        // An endpoint that its engine forgot is deleted when another may have its address already.
-        const heirs = () => others().filter((other) => bareAddresses(other).includes(address));
-        return [neighbourEntry(host, route), hostRoute(host, route)].map((step) => untilLast(step, heirs));
+        return [neighbourEntry(host, route), hostRoute(host, route)];
       }),
     ];
   }

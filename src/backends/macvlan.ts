@@ -92,7 +92,7 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
       mode: options.macvlan_mode,
       mac,
       ...(mtu ? { mtu } : {}),
-      ...(left ? { left } : {}),
+      ...(left === undefined ? {} : { left }),
       ...(sandbox ? { joined: { sandbox, ...this.#inside(network, endpoint) } } : {}),
     };
     return [

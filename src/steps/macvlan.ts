@@ -22,8 +22,11 @@ export interface MacvlanSpec {
   readonly mtu?: number;
   /** The engine has it, or is about to. */
   readonly joined?: Joined;
-  /** The engine is about to give it back: what is not here is on its way, and must not find its name taken. */
-  readonly left?: boolean;
+  /**
+   * Path of the sandbox that the engine is about to give it back from: what is not here is on its way, and must not find
+   * its name taken.
+   */
+  readonly left?: string;
 }
 
 /** What the engine makes of a link in the sandbox. */
@@ -52,7 +55,7 @@ export function macvlanLink(host: Host, spec: MacvlanSpec): Step {
     what: `link ${name} type macvlan link ${spec.parent}`,
     async apply() {
       const [there, parent] = await Promise.all([host.link(name), host.links.get(spec.parent)]);
-      if (!there && spec.left) return false;
+      if (!there && spec.left !== undefined) return false;
       if (!there && joined) return parent ? await settleInside(host, spec, joined, parent) : false;
       if (there) {
         mustBeOurs(there, there.kind === "veth" ? "veth" : "macvlan", alias);
@@ -70,7 +73,8 @@ export function macvlanLink(host: Host, spec: MacvlanSpec): Step {
       if (await discardOwn(host, name, alias)) return;
       // The engine has not given it back: it is still in a sandbox, or went with it.
       await discardOwn(host, standIn, alias);
-      if (joined) await removeInside(joined.sandbox, alias);
+      const sandbox = joined?.sandbox ?? spec.left;
+      if (sandbox) await removeInside(sandbox, alias);
     },
   };
 }

@@ -41,7 +41,7 @@ function attempt<T>(schema: z.ZodType<T>, value: unknown): T | string {
   return `${issue?.path.join(".") ?? ""}: ${reason(issue?.message)}`;
 }
 
-/** Ids and host ports that two endpoints have. An address has an heir before the engine's word of the former owner's end. */
+/** Ids and host ports that two endpoints have. */
 function duplicates(endpoints: readonly Endpoint[]): string[] {
   const owners = new Map<string, string>();
   const found: string[] = [];

@@ -1,12 +1,21 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "../lab/command.ts";
-import { type HostState, hostState, ip, mustBeIsolated, setSysctl, wipe } from "../support/isolated.ts";
+import { type HostState, hostState, mustBeIsolated, plugWire, setSysctl, wipe } from "../support/isolated.ts";
+import { FakeSandbox } from "../support/fake-sandbox.ts";
+import { endpointOf } from "../support/networks.ts";
 import { compile } from "./crash/compile.ts";
-import { KINDS, type Kind, OPERATIONS, type Operation, PARENT } from "./crash/operations.ts";
+import {
+  KINDS,
+  type Kind,
+  OPERATIONS,
+  type Operation,
+  PARENT,
+  SANDBOX_VARIABLE,
+} from "./crash/operations.ts";
 import { Daemon } from "./crash/process.ts";
 
 /** Operations that were done before, and the one that is killed. */
@@ -20,6 +29,7 @@ const IN_USE: Readonly<Record<Kind, readonly Operation[]>> = {
   bridge: ["create network", "create endpoint", "join", "publish"],
   "macvlan with host access": ["create network", "create endpoint", "join"],
   "macvlan without a parent": ["create network", "create endpoint", "join"],
+  "macvlan in a sandbox": ["create network", "create endpoint", "join"],
 };
 
 /** Engines leave some out: the newest do not revoke, and a killed one asks for neither Leave nor DeleteEndpoint. */
@@ -41,6 +51,11 @@ const CASES: Readonly<Record<Kind, readonly Case[]>> = {
     { operation: "create network", earlier: [] },
     { operation: "delete network", earlier: IN_USE["macvlan without a parent"] },
   ],
+  // The engine has moved the link, and does not give it back when it has been killed.
+  "macvlan in a sandbox": (["leave", "delete endpoint", "delete network"] as const).map((operation) => ({
+    operation,
+    earlier: IN_USE["macvlan in a sandbox"],
+  })),
 };
 
 /** What an engine asks for when it gives a container and its network up; all of it may be gone already. */
@@ -50,7 +65,7 @@ const GIVE_UP: readonly Operation[] = ["leave", "delete endpoint", "delete netwo
 const NOTHING = /^revert (sysctl|addresses of|link \S+ up)/;
 
 /** How often a daemon is killed at some instant. */
-const INSTANTS: Readonly<Record<Kind, number>> = {
+const INSTANTS: Readonly<Partial<Record<Kind, number>>> = {
   bridge: 15,
   "macvlan with host access": 10,
   "macvlan without a parent": 5,
@@ -64,6 +79,7 @@ describe("a daemon that is killed", () => {
   /** One that waits, its modules loaded, while another works. */
   let spare: Daemon;
   const daemons: Daemon[] = [];
+  let sandbox: FakeSandbox | undefined;
 
   const start = () => {
     const started = new Daemon(program);
@@ -78,6 +94,12 @@ describe("a daemon that is killed", () => {
   };
   const perform = (kind: Kind, operations: readonly Operation[]) =>
     daemon.obey({ order: "perform", kind, operations });
+  /** As an engine does, which moves the link once it has joined. */
+  const prepare = async (kind: Kind, operations: readonly Operation[]) => {
+    await perform(kind, operations);
+    await sandbox?.take(endpointOf(KINDS[kind]), "eth0");
+  };
+  const everything = async (): Promise<Host> => ({ ...(await onHost()), inside: await sandbox?.links() });
   const giveUp = async (kind: Kind, when: string) => {
     const { records } = await perform(kind, GIVE_UP);
     assert.deepEqual(records, {}, `records after all was deleted, ${when}`);
@@ -91,6 +113,7 @@ describe("a daemon that is killed", () => {
     await setSysctl("net/ipv6/conf/all/forwarding", "1");
     directory = mkdtempSync(join(tmpdir(), "tsnet-crash-"));
     program = compile(join(directory, "build"));
+    process.env[SANDBOX_VARIABLE] = join(directory, "sandbox");
     spare = start();
   });
   beforeEach(() => restart());
@@ -105,15 +128,23 @@ describe("a daemon that is killed", () => {
     describe(kind, () => {
       before(async () => {
         // The kinds have the same subnets, so the host's addresses in them are there while they are wanted.
-        if (kind === "macvlan with host access") await plug();
+        if ("parent" in KINDS[kind].options) await plugWire();
+        if (kind === "macvlan in a sandbox") {
+          sandbox = await FakeSandbox.start();
+          symlinkSync(sandbox.path, process.env[SANDBOX_VARIABLE] ?? "");
+        }
         empty = await everything();
       });
-      after(() => run(["ip", "link", "delete", PARENT], { allowFailure: true }));
+      after(async () => {
+        await sandbox?.end();
+        sandbox = undefined;
+        await run(["ip", "link", "delete", PARENT], { allowFailure: true });
+      });
 
       for (const { operation, earlier } of CASES[kind])
         it(`does or undoes "${operation}" when it starts again, whichever step was the last`, async function () {
           this.timeout(240_000);
-          await perform(kind, earlier);
+          await prepare(kind, earlier);
           const complete = await perform(kind, [operation]);
           const host = await everything();
           await giveUp(kind, "nothing killed");
@@ -126,7 +157,7 @@ describe("a daemon that is killed", () => {
           for (const calls of points) {
             const when = `killed after "${complete.calls[calls - 1] ?? "nothing"}"`;
             for (const retries of [true, false]) {
-              await perform(kind, earlier);
+              await prepare(kind, earlier);
               await daemon.die({ order: "perform", kind, operations: [operation], dieAfter: calls });
               await restart();
               if (retries) {
@@ -139,6 +170,8 @@ describe("a daemon that is killed", () => {
           }
         });
 
+      const instants = INSTANTS[kind];
+      if (instants === undefined) return;
       it("can go on from whatever it had done, at any instant", async function () {
         this.timeout(240_000);
         const start = performance.now();
@@ -147,8 +180,8 @@ describe("a daemon that is killed", () => {
         await perform(kind, ends(kind));
         const duration = performance.now() - start;
 
-        for (let instant = 0; instant < INSTANTS[kind]; instant += 1) {
-          const afterMs = (duration * instant) / INSTANTS[kind];
+        for (let instant = 0; instant < instants; instant += 1) {
+          const afterMs: number = (duration * instant) / instants;
           const dying = perform(kind, [...IN_USE[kind], ...ends(kind)]).catch(() => undefined);
           await sleep(afterMs);
           await daemon.kill();
@@ -168,9 +201,11 @@ describe("a daemon that is killed", () => {
 interface Host extends HostState {
   readonly routes: readonly string[];
   readonly neighbours: readonly string[];
+  /** Links in the sandbox, if there is one. */
+  readonly inside: readonly string[] | undefined;
 }
 
-async function everything(): Promise<Host> {
+async function onHost(): Promise<Omit<Host, "inside">> {
   const lines = async (...command: string[]) => {
     const { stdout } = await run(["ip", ...command]);
     return stdout.split("\n").filter(Boolean).sort();
@@ -180,17 +215,6 @@ async function everything(): Promise<Host> {
   const routes = families.flat().filter((route) => !route.startsWith("fe80:"));
   const neighbours = await lines("neigh", "show", "nud", "permanent");
   return { ...(await hostState()), routes, neighbours };
-}
-
-/** A parent with the host's addresses on it. */
-async function plug(): Promise<void> {
-  await ip(
-    `link add ${PARENT} type veth peer name wire1`,
-    `link set ${PARENT} up`,
-    "link set wire1 up",
-    `address add 10.1.0.200/16 dev ${PARENT}`,
-    `address add fd01::200/64 dev ${PARENT} nodad`,
-  );
 }
 
 /** Each operation behind those before it. */

@@ -30,6 +30,10 @@ export const KINDS = {
     options: { backend: "macvlan", parent: PARENT, host_access: "on" },
   },
   "macvlan without a parent": { ...DUAL_STACK, options: { backend: "macvlan" } },
+  "macvlan in a sandbox": {
+    ...DUAL_STACK,
+    options: { backend: "macvlan", parent: PARENT, host_access: "on" },
+  },
 } as const satisfies Record<string, NetworkRequest>;
 export type Kind = keyof typeof KINDS;
 
@@ -38,6 +42,10 @@ const OTHERS: readonly PortBinding[] = [
   ...PORTS.slice(0, 1),
   { protocol: "tcp", containerPort: 443, hostAddress: "", hostPort: 8443, hostPortEnd: 8443 },
 ];
+
+/** Says where the sandbox is that the engine has moved the link into, for the one kind that has such. */
+export const SANDBOX_VARIABLE = "TSNET_TEST_SANDBOX";
+const NOWHERE = "/run/docker/netns/0123456789ab";
 
 /** Asks a driver for an operation as an engine does, the same each time. */
 export async function perform(driver: Driver, kind: Kind, operation: Operation): Promise<void> {
@@ -52,7 +60,10 @@ export async function perform(driver: Driver, kind: Kind, operation: Operation):
       await driver.createEndpoint(endpoint);
       return;
     case "join":
-      await driver.join(...ids, "/run/docker/netns/0123456789ab");
+      await driver.join(
+        ...ids,
+        kind === "macvlan in a sandbox" ? (process.env[SANDBOX_VARIABLE] ?? NOWHERE) : NOWHERE,
+      );
       return;
     case "publish":
       await driver.publish(...ids, PORTS);

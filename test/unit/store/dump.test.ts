@@ -22,6 +22,14 @@ describe("an export", () => {
     );
   });
 
+  it("of version 2 is read, in which an endpoint that was left said only that it was", () => {
+    const text = formatDump(RECORDS).replace(`"version": ${VERSION}`, '"version": 2');
+    const left = text.replace('"mac":', '"left": true, "mac":');
+    assert.notEqual(left, text);
+    const [, was] = [...parseDump(left)];
+    assert.deepEqual(was, [`endpoint/${id(1)}/${id(2)}`, { ...endpoint(2, 1), left: "" }]);
+  });
+
   const wrong: Record<string, [string, RegExp]> = {
     "is no JSON": ["{", /^not JSON: [^\n]+$/],
     "is something else": ['{"networks": []}', /^not an export of tsnet: version: [^\n]+$/],
