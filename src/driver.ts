@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Backend, GatewayNeed } from "./backends/backend.ts";
 import { type Backends, backendOf, parseOptions } from "./backends/index.ts";
-import { ConflictError, InvalidError, TsnetError, reason } from "./errors.ts";
+import { ConflictError, InvalidError, TakenError, reason } from "./errors.ts";
 import type { Rule } from "./firewall/rule.ts";
 import { KeyedLock } from "./lock.ts";
 import type {
@@ -14,12 +14,15 @@ import type {
   PortBinding,
 } from "./model.ts";
 import { macOf } from "./names.ts";
-import { republish } from "./publish.ts";
+import { Ports } from "./ports.ts";
 import { type Step, type StepLog, applyAll, repairAll, revertAll, stepLog } from "./step.ts";
 import type { State } from "./store/state.ts";
 
 /** Share of a network's capacity at which to warn. */
 const NEARLY_FULL = 0.9;
+
+/** Milliseconds after which the engine lists a network that it was told is made. */
+const LISTED_MS = 2000;
 
 /** The other networks of a container. */
 interface Beside {
@@ -32,16 +35,26 @@ export class Driver {
   readonly #state: State;
   readonly #backends: Backends;
   readonly #log: Logger;
+  readonly #engineKnows: (network: string) => Promise<boolean>;
   readonly #lock = new KeyedLock();
   /** Networks that are being made and not on record yet, without what was found on the host. */
   readonly #beginning = new Map<string, Network>();
   /** Networks whose plans were applied since the start. */
   readonly #made = new Set<string>();
+  readonly #ports: Ports;
 
-  constructor(state: State, backends: Backends, log: Logger) {
+  /** @param engineKnows whether the engine has a network of that id; rejects if it does not answer */
+  constructor(
+    state: State,
+    backends: Backends,
+    log: Logger,
+    engineKnows: (network: string) => Promise<boolean> = () => Promise.resolve(true),
+  ) {
+    this.#engineKnows = engineKnows;
     this.#state = state;
     this.#backends = backends;
     this.#log = log;
+    this.#ports = new Ports(state, backends, this.#lock, log);
   }
 
   /** Whether a network with these `-o` options needs no gateway address reserved. */
@@ -52,6 +65,20 @@ export class Driver {
 
   /** Makes a network. Nothing is left of it when that fails: the engine will not ask to delete it. */
   async createNetwork(request: NetworkRequest): Promise<void> {
+    try {
+      await this.#create(request);
+    } catch (error) {
+      if (!(error instanceof TakenError) || !(await this.#isForgotten(error.by))) throw error;
+      this.#log.warn(
+        { network: error.by },
+        "the engine no longer knows this, which is in the way; deleting it",
+      );
+      await this.deleteNetwork(error.by);
+      await this.#create(request);
+    }
+  }
+
+  async #create(request: NetworkRequest): Promise<void> {
     await this.#lock.run(request.id, async () => {
       const { name, backend, options } = parseOptions(this.#backends, request.options, this.#log);
       const asked = {
@@ -74,6 +101,19 @@ export class Driver {
         this.#beginning.delete(request.id);
       }
     });
+  }
+
+  /**
+   * Whether the engine has forgotten a network, as one does that is killed while it makes one: it hands out what that
+   * has again. One that was made a moment ago may not be on its list yet.
+   */
+  async #isForgotten(id: string): Promise<boolean> {
+    const network = this.#state.network(id);
+    if (!network || Date.now() - network.createdAt < LISTED_MS) return false;
+    return await this.#engineKnows(id).then(
+      (knows) => !knows,
+      () => false,
+    );
   }
 
   /** It is made, whatever is wrong with what it sits on. */
@@ -105,7 +145,7 @@ export class Driver {
    */
   async createEndpoint(request: EndpointRequest): Promise<string | undefined> {
     const { given, gone } = await this.#lock.run(request.network, async () => {
-      const network = this.#network(request.network);
+      const network = this.#state.requireNetwork(request.network);
       await this.#makeAgain(network);
       const { ipv4, ipv6, mac } = request;
       const fixed = await this.#backend(network).mac?.(network);
@@ -171,8 +211,8 @@ export class Driver {
   /** Says what the engine has to do with the sandbox, and remembers that it does it. */
   async join(networkId: string, id: string, sandbox: string): Promise<JoinResponse> {
     const { response, beside } = await this.#lock.run(networkId, async () => {
-      const network = this.#network(networkId);
-      const endpoint = this.#endpoint(networkId, id);
+      const network = this.#state.requireNetwork(networkId);
+      const endpoint = this.#state.requireEndpoint(networkId, id);
       const { left: _, ...joined } = { ...endpoint, sandbox };
       await this.#state.endpointRecord(joined).apply();
       return { response: this.#backend(network).join(network, endpoint), beside: this.#beside(joined) };
@@ -184,7 +224,7 @@ export class Driver {
   /** The container is leaving; the engine still holds its link. An unknown endpoint is gone already. */
   async leave(networkId: string, id: string): Promise<void> {
     const beside = await this.#lock.run(networkId, async () => {
-      const left = await this.#unpublish(networkId, id);
+      const left = await this.#ports.unpublish(networkId, id);
       if (!left) return undefined;
       const { sandbox = left.left ?? "", ...apart } = left;
       await this.#state.endpointRecord({ ...apart, left: sandbox }).apply();
@@ -193,36 +233,19 @@ export class Driver {
     if (beside) await this.#tell(beside);
   }
 
-  /**
-   * Takes the host ports of every endpoint on record. Until then a container could publish a port that another one
-   * has, or had until its engine was killed, and its packets would go to that one. A port that somebody else has taken
-   * is the reconciler's to tell of.
-   */
-  async reservePorts(): Promise<void> {
-    for (const network of this.#state.networks()) {
-      const backend = this.#backend(network);
-      const steps = this.#state.endpoints(network.id).flatMap((one) => backend.reserve?.(network, one) ?? []);
-      await repairAll(steps, () => undefined);
-    }
+  /** Takes the host ports of every endpoint on record, see {@link Ports.reserve}. */
+  reservePorts(): Promise<void> {
+    return this.#ports.reserve();
   }
 
-  /**
-   * Publishes ports of a container whose gateway the endpoint is, in place of whatever it published before.
-   * When one cannot be published, all is as it was.
-   */
-  async publish(networkId: string, id: string, bindings: readonly PortBinding[]): Promise<void> {
-    try {
-      await this.#lock.run(networkId, () => this.#publish(networkId, id, bindings));
-    } catch (error) {
-      // An engine that was killed never says that its containers have left, and starts them again at once.
-      if (!(error instanceof ConflictError) || !(await this.#unpublishGone())) throw error;
-      await this.#lock.run(networkId, () => this.#publish(networkId, id, bindings));
-    }
+  /** Publishes ports of a container whose gateway the endpoint is, see {@link Ports.publish}. */
+  publish(network: string, id: string, bindings: readonly PortBinding[]): Promise<void> {
+    return this.#ports.publish(network, id, bindings);
   }
 
   /** Takes back what an endpoint publishes; nothing being published is success. */
-  async revoke(networkId: string, id: string): Promise<void> {
-    await this.#lock.run(networkId, () => this.#unpublish(networkId, id));
+  async revoke(network: string, id: string): Promise<void> {
+    await this.#lock.run(network, () => this.#ports.unpublish(network, id));
   }
 
   /** Everything that makes a network, the record first. */
@@ -276,42 +299,6 @@ export class Driver {
     if (failures.length === 0) this.#made.add(network.id);
   }
 
-  async #publish(networkId: string, id: string, bindings: readonly PortBinding[]): Promise<void> {
-    const network = this.#network(networkId);
-    const endpoint = this.#endpoint(networkId, id);
-    const backend = this.#backend(network);
-    // Engines ask this of internal networks too, as the last network of a container goes.
-    if (bindings.length === 0 && !endpoint.ports) return;
-    if (network.internal || !backend.choosePorts || !backend.publish) {
-      this.#log.warn(
-        { network: networkId, endpoint: id },
-        "this network publishes no ports; -p has no effect",
-      );
-      return;
-    }
-    const log = this.#stepLog(networkId);
-    const ports = backend.choosePorts(network, endpoint, bindings);
-    await applyAll(republish(this.#state, backend, network, endpoint, ports, log), log);
-  }
-
-  /** Takes back what endpoints publish whose containers are gone. Resolves to whether there were any. */
-  async #unpublishGone(): Promise<boolean> {
-    let found = false;
-    for (const network of this.#state.networks())
-      for (const { id } of this.#state.endpoints(network.id).filter(({ ports }) => ports))
-        await this.#lock.run(network.id, async () => {
-          const endpoint = this.#state.endpoint(network.id, id);
-          if (!endpoint?.ports || !(await this.#backend(network).isGone?.(endpoint))) return;
-          this.#log.warn(
-            { network: network.id, endpoint: id },
-            "its container is gone; its ports are free again",
-          );
-          await this.#unpublish(network.id, id);
-          found = true;
-        });
-    return found;
-  }
-
   /** Says so once each time that it comes to that. */
   #warnWhenNearlyFull(network: Network): void {
     const { capacity } = this.#backend(network);
@@ -349,35 +336,6 @@ export class Driver {
   async #remove(network: Network, endpoint: Endpoint): Promise<void> {
     await revertAll(this.#endpointSteps(network, endpoint), this.#stepLog(network.id));
     await this.#state.endpointRecord(endpoint).revert();
-  }
-
-  /** @returns the endpoint without ports; undefined if there is none */
-  async #unpublish(networkId: string, id: string): Promise<Endpoint | undefined> {
-    const network = this.#state.network(networkId);
-    const endpoint = this.#state.endpoint(networkId, id);
-    if (!network || !endpoint?.ports) return endpoint;
-    await revertAll(this.#backend(network).publish?.(network, endpoint) ?? [], this.#stepLog(networkId));
-    const { ports: _, ...silent } = endpoint;
-    await this.#state.endpointRecord(silent).apply();
-    return silent;
-  }
-
-  #endpoint(network: string, id: string): Endpoint {
-    const endpoint = this.#state.endpoint(network, id);
-    if (endpoint) return endpoint;
-    throw new TsnetError(
-      "unknown-endpoint",
-      `no endpoint ${id} on network ${network}; restart the container`,
-    );
-  }
-
-  #network(id: string): Network {
-    const network = this.#state.network(id);
-    if (network) return network;
-    throw new TsnetError(
-      "unknown-network",
-      `no record of network ${id}; delete it with \`docker network rm\` and create it again`,
-    );
   }
 
   #backend(network: Network): Backend {

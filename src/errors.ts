@@ -39,6 +39,17 @@ export class ConflictError extends TsnetError {
   }
 }
 
+/** What was asked for is what another network has. */
+export class TakenError extends ConflictError {
+  /** The network's id. */
+  readonly by: string;
+
+  constructor(by: string, message: string) {
+    super(message);
+    this.by = by;
+  }
+}
+
 /** The kernel, or a program that speaks to it, refused. The message starts with the equal command. */
 export class KernelError extends TsnetError {
   /** The errno's name, such as `EEXIST`; empty where a program failed without one. */

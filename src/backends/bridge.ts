@@ -1,4 +1,4 @@
-import { ConflictError, InvalidError } from "../errors.ts";
+import { ConflictError, InvalidError, TakenError } from "../errors.ts";
 import { type BridgeNetwork, type GatewayMode, bridgeRules } from "../firewall/bridge-rules.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
@@ -104,13 +104,13 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       (other) => other.backend === "bridge" && bridgeOf(other as BridgeNet) === name,
     );
     if (shared)
-      throw new ConflictError(`bridge ${name} belongs to network ${shared.id}; choose another name`);
+      throw new TakenError(shared.id, `bridge ${name} belongs to network ${shared.id}; choose another name`);
     const link = await this.#host.link(name);
     // A network created a second time finds the bridge it made the first time.
     const adopted = link !== undefined && link.alias !== linkAlias("network", network.id);
     if (adopted && link.kind !== "bridge")
       throw new ConflictError(`link ${name} exists and is a ${link.kind || "device"}, not a bridge`);
-    await this.#mustNotOverlapRoutes(network, link?.index);
+    await this.#mustNotOverlapRoutes(network, link?.index, others);
     const mtu = network.options["com.docker.network.driver.mtu"];
     const uplink = await this.#host.uplink();
     const there = adopted ? await this.#host.addresses.list() : [];
@@ -252,7 +252,11 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
   }
 
   /** The engine compares a subnet with other networks', not with the routes of the host. */
-  async #mustNotOverlapRoutes(network: Network, bridge: number | undefined): Promise<void> {
+  async #mustNotOverlapRoutes(
+    network: Network,
+    bridge: number | undefined,
+    others: readonly Network[],
+  ): Promise<void> {
     const subnets = [...network.ipv4, ...network.ipv6]
       .map(({ subnet }) => subnet)
       .filter((subnet) => !isAny(subnet));
@@ -262,10 +266,13 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
     );
     for (const subnet of subnets) {
       const taken = routes.find((route) => overlaps(route.subnet, subnet));
-      if (taken)
-        throw new ConflictError(
-          `subnet ${subnet} overlaps the host's route to ${taken.subnet}; choose another with --subnet`,
-        );
+      if (!taken) continue;
+      const link = await this.#host.links.at(taken.link);
+      const owner = others.find(
+        (other) => other.backend === "bridge" && bridgeOf(other as BridgeNet) === link?.name,
+      );
+      const message = `subnet ${subnet} overlaps the host's route to ${taken.subnet}${owner ? ` of network ${owner.id}` : ""}; choose another with --subnet`;
+      throw owner ? new TakenError(owner.id, message) : new ConflictError(message);
     }
   }
 }

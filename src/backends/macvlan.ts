@@ -1,4 +1,4 @@
-import { ConflictError, InvalidError } from "../errors.ts";
+import { ConflictError, InvalidError, TakenError } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
 import { FAMILIES } from "../ip.ts";
@@ -189,7 +189,8 @@ function mustBeShareable(
       (mode === "passthru" || (candidate as MacvlanNet).options.macvlan_mode === "passthru"),
   );
   if (other)
-    throw new ConflictError(
+    throw new TakenError(
+      other.id,
       `parent ${parent} belongs to network ${other.id}; one of the two is in mode passthru, which shares a parent with nobody`,
     );
 }

@@ -44,6 +44,11 @@ export class Engine {
     }));
   }
 
+  /** Whether there is a network of that id. */
+  async knows(network: string): Promise<boolean> {
+    return (await this.networks()).some(({ id }) => id === network);
+  }
+
   /** Ids of the endpoints of a network that containers have now. */
   async endpoints(network: string): Promise<Set<string>> {
     const { Containers: containers = {} } = await this.#get<NetworkView>(`/networks/${network}`);

@@ -33,6 +33,16 @@ export class State {
     return this.#networks.get(id);
   }
 
+  /** @throws {TsnetError} that says what to do, if there is no such network */
+  requireNetwork(id: string): Network {
+    const network = this.network(id);
+    if (network) return network;
+    throw new TsnetError(
+      "unknown-network",
+      `no record of network ${id}; delete it with \`docker network rm\` and create it again`,
+    );
+  }
+
   /** Every endpoint of a network. */
   endpoints(network: string): Endpoint[] {
     return [...(this.#endpoints.get(network)?.values() ?? [])];
@@ -40,6 +50,16 @@ export class State {
 
   endpoint(network: string, id: string): Endpoint | undefined {
     return this.#endpoints.get(network)?.get(id);
+  }
+
+  /** @throws {TsnetError} that says what to do, if there is no such endpoint */
+  requireEndpoint(network: string, id: string): Endpoint {
+    const endpoint = this.endpoint(network, id);
+    if (endpoint) return endpoint;
+    throw new TsnetError(
+      "unknown-endpoint",
+      `no endpoint ${id} on network ${network}; restart the container`,
+    );
   }
 
   /** Every endpoint of the container that has this sandbox. */

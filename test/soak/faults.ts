@@ -41,6 +41,7 @@ export const FAULTS: readonly Fault[] = [
     happen: async ({ host }) => {
       await host.killEngine();
       await host.startEngine();
+      await endStrays(host);
     },
   },
   {
@@ -52,6 +53,7 @@ export const FAULTS: readonly Fault[] = [
       await sleep(engine ? random.below(AWAY_MS) : 0);
       await host.startTsnet();
       await (engine ?? host.startEngine());
+      await endStrays(host);
     },
   },
   {
@@ -78,6 +80,22 @@ export const FAULTS: readonly Fault[] = [
     },
   },
 ];
+
+/** Ends whatever runs in the containers with these ids. */
+const END = `for id; do
+  for file in $(grep -ls "/$id" /proc/[0-9]*/cgroup); do pid=\${file#/proc/}; kill -9 "\${pid%/cgroup}"; done
+done`;
+
+/**
+ * Ends what runs in containers that an engine was just starting when it was killed: the next one says that they do not
+ * run, and cannot start them either ("cannot delete running task").
+ */
+async function endStrays(host: Ground["host"]): Promise<void> {
+  const containers = await host.api.listContainers({ all: true });
+  const states = await Promise.all(containers.map(({ Id }) => host.api.getContainer(Id).inspect()));
+  const idle = states.filter(({ State: { Running } }) => !Running).map(({ Id }) => Id);
+  if (idle.length > 0) await host.exec(["sh", "-c", END, "sh", ...idle], { allowFailure: true });
+}
 
 /** Links of tsnet's by a pattern of their names' beginning. */
 async function ownLinks(host: Ground["host"], pattern: string): Promise<string[]> {

@@ -119,10 +119,14 @@ class Soak {
     const words = operations.map(({ args }) => args.slice(0, 8).join(" "));
     this.#history.push([...words, ...(fault ? [`(${fault.what})`] : [])].join(" | "));
     if (this.#history.length > HISTORY) this.#history.shift();
-    await Promise.all([
+    const [, ...outcomes] = await Promise.all([
+      fault && this.#happen(fault),
       ...operations.map((operation) => this.#perform(operation, fault !== undefined)),
-      ...(fault ? [this.#happen(fault)] : []),
     ]);
+    // An engine does not take back everything of what it could not do to its end: a container that it
+    // could not connect is without its gateway until it is connected.
+    for (const [index, operation] of operations.entries())
+      if (outcomes[index] === "refused") await this.#perform(operation, true);
     await this.#works(this.#untouched(operations, fault), fault ? RECOVERY_MS : 0);
   }
 
@@ -144,14 +148,16 @@ class Soak {
     return operations;
   }
 
-  async #perform({ args, then }: Operation, mayFail: boolean): Promise<void> {
+  async #perform({ args, then }: Operation, mayFail: boolean): Promise<"done" | "refused"> {
     try {
       await this.#ground.host.docker(...args);
       if (then) await this.#ground.host.docker(...then);
       this.#done += 1;
+      return "done";
     } catch (error) {
       if (!mayFail || !(error instanceof CommandError)) throw error;
       this.#refused += 1;
+      return "refused";
     }
   }
 

@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Driver } from "../../src/driver.ts";
-import type { NetworkRequest, PortBinding } from "../../src/model.ts";
+import { TakenError } from "../../src/errors.ts";
+import type { Network, NetworkRequest, PortBinding } from "../../src/model.ts";
 import { State } from "../../src/store/state.ts";
 import { Store } from "../../src/store/store.ts";
 import { FakeBackend } from "../support/fake-backend.ts";
@@ -187,5 +188,49 @@ describe("Driver", () => {
     );
     await driver.deleteEndpoint(id(1), id(3));
     assert.deepEqual(contents(), before);
+  });
+
+  describe("a network that needs what another one has", () => {
+    /** What the engine knows, or that it does not answer. */
+    let known: readonly string[] | undefined;
+
+    /** A daemon that was started on one network, made that long ago, of which there can be only one. */
+    const started = async (ageMs: number) => {
+      await driver.createNetwork(NETWORK);
+      await driver.createEndpoint(ENDPOINT);
+      for (const { key, value } of store.list(""))
+        await store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
+      const survey = (_: unknown, [other]: readonly Network[]) =>
+        other ? Promise.reject(new TakenError(other.id, "it is taken")) : Promise.resolve({ mtu: 1500 });
+      const engineKnows = (network: string) =>
+        known ? Promise.resolve(known.includes(network)) : Promise.reject(new Error("ECONNREFUSED"));
+      const backends = { bridge: Object.assign(new FakeBackend(world), { survey }) };
+      driver = new Driver(new State(store), backends, memoryLog().log, engineKnows);
+      return () => driver.createNetwork({ ...NETWORK, id: id(5) });
+    };
+
+    it("has it, when the engine has forgotten that one", async () => {
+      known = [];
+      await (
+        await started(3000)
+      )();
+      assert.deepEqual(
+        store.list("").map(({ key }) => key),
+        [`network/${id(5)}`],
+      );
+    });
+
+    for (const [when, ageMs, knows] of [
+      ["the engine knows that one", 3000, [id(1)]],
+      ["that one was made a moment ago", 1000, []],
+      ["no engine answers", 3000, undefined],
+    ] as const)
+      it(`is refused when ${when}`, async () => {
+        known = knows;
+        const create = await started(ageMs);
+        const before = contents();
+        await assert.rejects(create(), /^TakenError: it is taken$/);
+        assert.deepEqual(contents(), before);
+      });
   });
 });

@@ -1,0 +1,156 @@
+import { isDeepStrictEqual } from "node:util";
+import type { Logger } from "pino";
+import type { Backend } from "./backends/backend.ts";
+import { type Backends, backendOf } from "./backends/index.ts";
+import { ConflictError } from "./errors.ts";
+import type { KeyedLock } from "./lock.ts";
+import type { Endpoint, Network, PortBinding, PublishedPort } from "./model.ts";
+import { type Step, type StepLog, applyAll, repairAll, revertAll, stepLog } from "./step.ts";
+import type { State } from "./store/state.ts";
+
+/** What the endpoints of all networks publish: the driver's operations on ports. */
+export class Ports {
+  readonly #state: State;
+  readonly #backends: Backends;
+  readonly #lock: KeyedLock;
+  readonly #log: Logger;
+
+  /** @param lock the driver's, by network */
+  constructor(state: State, backends: Backends, lock: KeyedLock, log: Logger) {
+    this.#state = state;
+    this.#backends = backends;
+    this.#lock = lock;
+    this.#log = log;
+  }
+
+  /**
+   * Takes the host ports of every endpoint on record. Until then a container could publish a port that another one
+   * has, or had until its engine was killed, and its packets would go to that one. A port that somebody else has taken
+   * is the reconciler's to tell of.
+   */
+  async reserve(): Promise<void> {
+    for (const network of this.#state.networks()) {
+      const backend = this.#backend(network);
+      const steps = this.#state.endpoints(network.id).flatMap((one) => backend.reserve?.(network, one) ?? []);
+      await repairAll(steps, () => undefined);
+    }
+  }
+
+  /**
+   * Publishes ports of a container whose gateway the endpoint is, in place of whatever it published before.
+   * When one cannot be published, all is as it was.
+   */
+  async publish(network: string, id: string, bindings: readonly PortBinding[]): Promise<void> {
+    try {
+      await this.#lock.run(network, () => this.#replace(network, id, bindings));
+    } catch (error) {
+      // An engine that was killed never says that its containers have left, and starts them again at once.
+      if (!(error instanceof ConflictError) || !(await this.#freeGone())) throw error;
+      await this.#lock.run(network, () => this.#replace(network, id, bindings));
+    }
+  }
+
+  /**
+   * Takes back what an endpoint publishes. Its network must be locked.
+   *
+   * @returns the endpoint without ports; undefined if there is none
+   */
+  async unpublish(networkId: string, id: string): Promise<Endpoint | undefined> {
+    const network = this.#state.network(networkId);
+    const endpoint = this.#state.endpoint(networkId, id);
+    if (!network || !endpoint?.ports) return endpoint;
+    await revertAll(this.#backend(network).publish?.(network, endpoint) ?? [], this.#stepLog(networkId));
+    const { ports: _, ...silent } = endpoint;
+    await this.#state.endpointRecord(silent).apply();
+    return silent;
+  }
+
+  async #replace(networkId: string, id: string, bindings: readonly PortBinding[]): Promise<void> {
+    const network = this.#state.requireNetwork(networkId);
+    const endpoint = this.#state.requireEndpoint(networkId, id);
+    const backend = this.#backend(network);
+    // Engines ask this of internal networks too, as the last network of a container goes.
+    if (bindings.length === 0 && !endpoint.ports) return;
+    if (network.internal || !backend.choosePorts || !backend.publish) {
+      this.#log.warn(
+        { network: networkId, endpoint: id },
+        "this network publishes no ports; -p has no effect",
+      );
+      return;
+    }
+    const log = this.#stepLog(networkId);
+    const ports = backend.choosePorts(network, endpoint, bindings);
+    await applyAll(republish(this.#state, backend, network, endpoint, ports, log), log);
+  }
+
+  /** Takes back what endpoints publish whose containers are gone. Resolves to whether there were any. */
+  async #freeGone(): Promise<boolean> {
+    let found = false;
+    for (const network of this.#state.networks())
+      for (const { id } of this.#state.endpoints(network.id).filter(({ ports }) => ports))
+        await this.#lock.run(network.id, async () => {
+          const endpoint = this.#state.endpoint(network.id, id);
+          if (!endpoint?.ports || !(await this.#backend(network).isGone?.(endpoint))) return;
+          this.#log.warn(
+            { network: network.id, endpoint: id },
+            "its container is gone; its ports are free again",
+          );
+          await this.unpublish(network.id, id);
+          found = true;
+        });
+    return found;
+  }
+
+  #backend(network: Network): Backend {
+    return backendOf(this.#backends, network.backend);
+  }
+
+  #stepLog(network: string): StepLog {
+    return stepLog(this.#log.child({ network }));
+  }
+}
+
+/**
+ * What replaces the ports that an endpoint publishes by others, such that a failure leaves it as it was.
+ * Ports in both sets are not touched: connections to them go on.
+ *
+ * @param ports chosen and taken already; given back when the plan fails
+ */
+function republish(
+  state: State,
+  backend: Backend,
+  network: Network,
+  endpoint: Endpoint,
+  ports: readonly PublishedPort[],
+  log: StepLog,
+): Step[] {
+  const before = endpoint.ports ?? [];
+  const without = (these: readonly PublishedPort[], those: readonly PublishedPort[]): Step[] => {
+    const differing = these.filter((port) => !those.some((other) => isDeepStrictEqual(port, other)));
+    return backend.publish?.(network, { ...endpoint, ports: differing }) ?? [];
+  };
+  const record = state.endpointRecord({ ...endpoint, ports: [...ports] });
+  return [
+    {
+      what: `ports taken for endpoint ${endpoint.id}`,
+      apply: () => Promise.resolve(true),
+      revert: () => revertAll(without(ports, before), log),
+    },
+    {
+      what: record.what,
+      apply: () => record.apply(),
+      revert: async () => {
+        await state.endpointRecord(endpoint).apply();
+      },
+    },
+    {
+      what: `ports that endpoint ${endpoint.id} no longer publishes`,
+      apply: async () => {
+        await revertAll(without(before, ports), log);
+        return true;
+      },
+      revert: () => applyAll(without(before, ports), log),
+    },
+    ...without(ports, before),
+  ];
+}
