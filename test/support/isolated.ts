@@ -149,8 +149,10 @@ export async function setSysctl(name: string, value: string): Promise<void> {
 /** Takes every link but loopback and every rule off the namespace. */
 export async function wipe(): Promise<void> {
   const names = (await ipLinks()).map(({ ifname }) => ifname).filter((name) => name !== "lo");
-  // The kernel waits for a grace period once for a whole group, not for each of its links.
-  if (names.length > 0) await ip(...names.map((name) => `link set ${name} group 1`), "link delete group 1");
+  // The kernel waits for a grace period once for a whole group, not for each of its links. One may go by itself
+  // meanwhile, with the namespace that its other end is in.
+  const commands = [...names.map((name) => `link set ${name} group 1`), "link delete group 1"];
+  await run(["ip", "-force", "-batch", "-"], { input: `${commands.join("\n")}\n`, allowFailure: true });
   // Without --noflush everything that is not named goes.
   for (const program of ["iptables-restore", "ip6tables-restore"])
     await run([program], { input: EMPTY_TABLES });
