@@ -41,7 +41,6 @@ export const FAULTS: readonly Fault[] = [
     happen: async ({ host }) => {
       await host.killEngine();
       await host.startEngine();
-      await endStrays(host);
     },
   },
   {
@@ -53,7 +52,6 @@ export const FAULTS: readonly Fault[] = [
       await sleep(engine ? random.below(AWAY_MS) : 0);
       await host.startTsnet();
       await (engine ?? host.startEngine());
-      await endStrays(host);
     },
   },
   {
@@ -81,20 +79,29 @@ export const FAULTS: readonly Fault[] = [
   },
 ];
 
-/** Ends whatever runs in the containers with these ids. */
-const END = `for id; do
-  for file in $(grep -ls "/$id" /proc/[0-9]*/cgroup); do pid=\${file#/proc/}; kill -9 "\${pid%/cgroup}"; done
-done`;
+/** Ends whatever runs in a container with that id, and fails if nothing does. */
+const END = `pids=$(grep -ls "/$0" /proc/[0-9]*/cgroup | cut -d/ -f3); [ -n "$pids" ] && kill -9 $pids`;
 
 /**
- * Ends what runs in containers that an engine was just starting when it was killed: the next one says that they do not
- * run, and cannot start them either ("cannot delete running task").
+ * Removes containers that an engine was just starting when it was killed: what runs in them goes on, and the next engine
+ * says that it does not, and can neither stop nor start it ("cannot delete running task", "already exists").
+ *
+ * @returns their names
  */
-async function endStrays(host: Ground["host"]): Promise<void> {
+export async function removeStrays(host: Ground["host"]): Promise<string[]> {
   const containers = await host.api.listContainers({ all: true });
   const states = await Promise.all(containers.map(({ Id }) => host.api.getContainer(Id).inspect()));
-  const idle = states.filter(({ State: { Running } }) => !Running).map(({ Id }) => Id);
-  if (idle.length > 0) await host.exec(["sh", "-c", END, "sh", ...idle], { allowFailure: true });
+  const strays: string[] = [];
+  for (const { Id, Name } of states.filter(({ State: { Running } }) => !Running))
+    if (
+      await host.exec(["sh", "-c", END, Id]).then(
+        () => true,
+        () => false,
+      )
+    )
+      strays.push(Name.slice(1));
+  if (strays.length > 0) await host.docker("rm", "-f", ...strays);
+  return strays;
 }
 
 /** Links of tsnet's by a pattern of their names' beginning. */

@@ -3,7 +3,7 @@ import { mustBe, onHost } from "../e2e/snapshot.ts";
 import { CommandError } from "../lab/command.ts";
 import type { LabHost } from "../lab/host.ts";
 import { complaints } from "./checks.ts";
-import { FAULTS, type Fault } from "./faults.ts";
+import { FAULTS, type Fault, removeStrays } from "./faults.ts";
 import { Ground } from "./ground.ts";
 import { type Operation, compatible, draw } from "./operations.ts";
 import { Random } from "./random.ts";
@@ -119,20 +119,24 @@ class Soak {
     const words = operations.map(({ args }) => args.slice(0, 8).join(" "));
     this.#history.push([...words, ...(fault ? [`(${fault.what})`] : [])].join(" | "));
     if (this.#history.length > HISTORY) this.#history.shift();
-    const [, ...outcomes] = await Promise.all([
-      fault && this.#happen(fault),
+    const [removed, ...outcomes] = await Promise.all([
+      fault ? this.#happen(fault) : [],
       ...operations.map((operation) => this.#perform(operation, fault !== undefined)),
     ]);
     // An engine does not take back everything of what it could not do to its end: a container that it
     // could not connect is without its gateway until it is connected.
     for (const [index, operation] of operations.entries())
       if (outcomes[index] === "refused") await this.#perform(operation, true);
-    await this.#works(this.#untouched(operations, fault), fault ? RECOVERY_MS : 0);
+    await this.#works(this.#untouched(operations, fault, removed), fault ? RECOVERY_MS : 0);
   }
 
   /** Containers that must run after the round. */
-  #untouched(operations: readonly Operation[], fault: Fault | undefined): string[] {
-    const touched = new Set(operations.flatMap(({ alone }) => alone));
+  #untouched(
+    operations: readonly Operation[],
+    fault: Fault | undefined,
+    removed: readonly string[],
+  ): string[] {
+    const touched = new Set([...removed, ...operations.flatMap(({ alone }) => alone)]);
     return this.#world.containers
       .filter(({ runs, always, name }) => runs && !touched.has(name) && (always || !fault?.endsContainers))
       .map(({ name }) => name);
@@ -161,10 +165,12 @@ class Soak {
     }
   }
 
-  async #happen({ what, happen }: Fault): Promise<void> {
+  /** @returns names of containers that are no more */
+  async #happen({ what, happen, endsContainers }: Fault): Promise<string[]> {
     await sleep(this.#random.below(FAULT_WITHIN_MS));
     await happen(this.#ground, this.#random);
     this.#faults.set(what, (this.#faults.get(what) ?? 0) + 1);
+    return endsContainers ? await removeStrays(this.#ground.host) : [];
   }
 
   /** Fails if the world does not work within that time, or one of these containers does not run. */
