@@ -3,7 +3,7 @@ import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
 import { FAMILIES } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
-import { type MacvlanSpec, macvlanLink } from "../steps/macvlan.ts";
+import { type Joined, type MacvlanSpec, macvlanLink } from "../steps/macvlan.ts";
 import { privateParent, vlanLink } from "../steps/parent.ts";
 import { KeyedLock } from "../lock.ts";
 import type { Endpoint, JoinResponse, Network } from "../model.ts";
@@ -22,6 +22,7 @@ interface Found {
 }
 
 type MacvlanNet = Network<MacvlanOptions, Found>;
+type Records = Pick<State, "networks" | "network" | "endpoints" | "inSandbox">;
 
 /** What packets of a private parent's containers may be as large as. */
 const PRIVATE_MTU = 1500;
@@ -40,13 +41,13 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
   readonly options = MacvlanOptions;
   readonly #host: Host;
   readonly #firewall: Pick<Firewall, "rules">;
-  readonly #records: Pick<State, "networks" | "endpoints">;
+  readonly #records: Records;
   readonly #access: HostAccess;
   /** By parent: whether a network is its last is decided and acted upon in one. */
   readonly #parents = new KeyedLock();
 
   /** @param records whom a parent or a link is shared with */
-  constructor(host: Host, firewall: Pick<Firewall, "rules">, records: Pick<State, "networks" | "endpoints">) {
+  constructor(host: Host, firewall: Pick<Firewall, "rules">, records: Records) {
     this.#host = host;
     this.#firewall = firewall;
     this.#records = records;
@@ -93,7 +94,7 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
       mac,
       ...(mtu ? { mtu } : {}),
       ...(left === undefined ? {} : { left }),
-      ...(sandbox ? { joined: { sandbox, ...this.#inside(network, endpoint) } } : {}),
+      ...(sandbox ? { joined: this.#inside(network, endpoint, sandbox) } : {}),
     };
     return [
       macvlanLink(this.#host, link),
@@ -167,13 +168,24 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
     );
   }
 
-  #inside(network: MacvlanNet, endpoint: Endpoint): Omit<NonNullable<MacvlanSpec["joined"]>, "sandbox"> {
+  #inside(network: MacvlanNet, endpoint: Endpoint, sandbox: string): Joined {
     const { link, gateway, gatewayIPv6 } = this.join(network, endpoint);
     return {
+      sandbox,
       prefix: link.prefix,
+      elders: this.#elders(endpoint, sandbox),
       addresses: addressesOf(endpoint),
       gateways: [gateway, gatewayIPv6].filter((one) => one !== undefined),
     };
+  }
+
+  /** Aliases of the container's macvlans that are older: the engine numbers them as they come. */
+  #elders({ createdAt }: Endpoint, sandbox: string): string[] {
+    return this.#records
+      .inSandbox(sandbox)
+      .filter((other) => other.createdAt < createdAt)
+      .filter((other) => this.#records.network(other.network)?.backend === "macvlan")
+      .map(({ id }) => linkAlias("endpoint", id));
   }
 }
 

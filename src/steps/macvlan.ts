@@ -35,6 +35,8 @@ export interface Joined {
   readonly sandbox: string;
   /** What the link is called, before its number. */
   readonly prefix: string;
+  /** Aliases of links whose numbers are lower than this one's. */
+  readonly elders: readonly string[];
   /** With prefix length. */
   readonly addresses: readonly string[];
   /** Bare. */
@@ -189,7 +191,7 @@ async function settleInside(host: Host, spec: MacvlanSpec, joined: Joined, paren
     const name =
       mine?.name ??
       freeName(
-        joined.prefix,
+        joined,
         links.filter((link) => !replaced.includes(link)),
       );
     await replaceInside(host, inside, { spec, joined, parent, name });
@@ -255,9 +257,12 @@ async function removeInside(sandbox: string, alias: string): Promise<void> {
   }
 }
 
-function freeName(prefix: string, links: readonly Link[]): string {
+/** The lowest that is free, but for those of the elders that are not there either and will want theirs back. */
+function freeName({ prefix, elders }: Joined, links: readonly Link[]): string {
   const taken = new Set(links.map(({ name }) => name));
-  let number = 0;
-  while (taken.has(`${prefix}${String(number)}`)) number += 1;
-  return `${prefix}${String(number)}`;
+  let missing = elders.filter((alias) => links.every((link) => link.alias !== alias)).length;
+  for (let number = 0; ; number += 1) {
+    const name = `${prefix}${String(number)}`;
+    if (!taken.has(name) && missing-- === 0) return name;
+  }
 }

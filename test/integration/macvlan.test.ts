@@ -313,6 +313,29 @@ describe("macvlan backend on the kernel", () => {
       assert.deepEqual(routes, ["default via fd01::1"]);
     });
 
+    it("has the number that it had, whichever of two is made again first", async () => {
+      const other = { ...network, id: id(7) };
+      const both = [
+        { of: network, endpoint: endpointOf(network, 3), name: "eth1" },
+        { of: other, endpoint: { ...endpointOf(other, 2), network: other.id }, name: "eth0" },
+      ] as const;
+      const sandbox = await start();
+      for (const { of } of both) await site.driver.createNetwork(of);
+      // The network that was made last, and is looked at last, has the container's first link.
+      for (const { of, endpoint, name } of both.toReversed()) {
+        await site.driver.createEndpoint(endpoint);
+        await site.driver.join(of.id, endpoint.id, sandbox.path);
+        await ip(`link set ${linkOf(name === "eth0" ? 2 : 3)} netns ${String(sandbox.pid)} name ${name}`);
+        await sandbox.ip(`link set ${name} up`);
+      }
+      const macs = async () => [(await sandbox.describe("eth0")).mac, (await sandbox.describe("eth1")).mac];
+      const before = await macs();
+      await ip("link delete wire0");
+      await plugWire();
+      await site.reconcile();
+      assert.deepEqual(await macs(), before);
+    });
+
     it("is a stand-in without carrier while there is no parent, and replaced under the same name", async () => {
       await site.driver.createNetwork(network);
       await ip("link delete wire0");
