@@ -83,23 +83,20 @@ export const FAULTS: readonly Fault[] = [
 const END = `pids=$(grep -ls "/$0" /proc/[0-9]*/cgroup | cut -d/ -f3); [ -n "$pids" ] && kill -9 $pids`;
 
 /**
- * Removes containers that an engine was just starting when it was killed: what runs in them goes on, and the next engine
- * says that it does not, and can neither stop nor start it ("cannot delete running task", "already exists").
+ * Removes containers that an engine was just starting when it was killed: the next one says that they do not run, and can
+ * neither stop nor start them ("cannot delete running task", "already exists").
  *
- * @returns their names
+ * @param cutOff names of what the engine was asked to change; others are those in which something runs
+ * @returns names of those removed
  */
-export async function removeStrays(host: Ground["host"]): Promise<string[]> {
+export async function removeStrays(host: Ground["host"], cutOff: readonly string[]): Promise<string[]> {
   const containers = await host.api.listContainers({ all: true });
   const states = await Promise.all(containers.map(({ Id }) => host.api.getContainer(Id).inspect()));
   const strays: string[] = [];
-  for (const { Id, Name } of states.filter(({ State: { Running } }) => !Running))
-    if (
-      await host.exec(["sh", "-c", END, Id]).then(
-        () => true,
-        () => false,
-      )
-    )
-      strays.push(Name.slice(1));
+  for (const { Id, Name } of states.filter(({ State: { Running } }) => !Running)) {
+    const { code } = await host.exec(["sh", "-c", END, Id], { allowFailure: true });
+    if (code === 0 || cutOff.includes(Name.slice(1))) strays.push(Name.slice(1));
+  }
   if (strays.length > 0) await host.docker("rm", "-f", ...strays);
   return strays;
 }

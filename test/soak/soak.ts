@@ -119,14 +119,16 @@ class Soak {
     const words = operations.map(({ args }) => args.slice(0, 8).join(" "));
     this.#history.push([...words, ...(fault ? [`(${fault.what})`] : [])].join(" | "));
     if (this.#history.length > HISTORY) this.#history.shift();
-    const [removed, ...outcomes] = await Promise.all([
-      fault ? this.#happen(fault) : [],
+    const [, ...outcomes] = await Promise.all([
+      fault && this.#happen(fault),
       ...operations.map((operation) => this.#perform(operation, fault !== undefined)),
     ]);
+    const refused = operations.filter((_, index) => outcomes[index] === "refused");
+    const cutOff = refused.flatMap(({ alone }) => alone);
+    const removed = fault?.endsContainers ? await removeStrays(this.#ground.host, cutOff) : [];
     // An engine does not take back everything of what it could not do to its end: a container that it
     // could not connect is without its gateway until it is connected.
-    for (const [index, operation] of operations.entries())
-      if (outcomes[index] === "refused") await this.#perform(operation, true);
+    for (const operation of refused) await this.#perform(operation, true);
     await this.#works(this.#untouched(operations, fault, removed), fault ? RECOVERY_MS : 0);
   }
 
@@ -165,12 +167,10 @@ class Soak {
     }
   }
 
-  /** @returns names of containers that are no more */
-  async #happen({ what, happen, endsContainers }: Fault): Promise<string[]> {
+  async #happen({ what, happen }: Fault): Promise<void> {
     await sleep(this.#random.below(FAULT_WITHIN_MS));
     await happen(this.#ground, this.#random);
     this.#faults.set(what, (this.#faults.get(what) ?? 0) + 1);
-    return endsContainers ? await removeStrays(this.#ground.host) : [];
   }
 
   /** Fails if the world does not work within that time, or one of these containers does not run. */
