@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { LabError } from "../lab/command.ts";
 import { LabHost } from "../lab/host.ts";
 import { Underlay } from "../lab/underlay.ts";
-import { type Attachment, CrowdClient, attachments, together } from "../support/crowd.ts";
+import { type Attachment, CrowdClient, attachment, attachments, together } from "../support/crowd.ts";
 import { using } from "./lab.ts";
 import { table } from "./report.ts";
 import { median, percentile } from "./statistics.ts";
@@ -147,7 +147,7 @@ async function growth(few: LabHost, many: LabHost): Promise<Figure[]> {
     for (const [name, operation] of Object.entries(operations)) {
       // No engine gives an id twice.
       for (const [index, client] of hosts.entries())
-        samples[name]?.[index]?.push(await operation(client, { network: 1, number: GUESTS + round }));
+        samples[name]?.[index]?.push(await operation(client, attachment(GUESTS + round, 1)));
       await sleep(APART_MS);
     }
   for (const client of hosts) client.close();

@@ -8,10 +8,11 @@ const SUBNETS = 200;
 /** Keeps the ids of endpoints apart from those of networks, which are numbered from 1. */
 const ENDPOINTS = 0x100000;
 
-/** A container's attachment by numbers: the network's, and its own, that no other container has. */
+/** A container's attachment by numbers: the network's, its own, that no other container has, and its address's last. */
 export interface Attachment {
   readonly network: number;
   readonly number: number;
+  readonly address: number;
 }
 
 /** One connection to a daemon, over which it is asked for networks and attachments of many containers as an engine asks. */
@@ -48,10 +49,9 @@ export class CrowdClient {
   /** What starts a container: CreateEndpoint, Join, and the port it publishes. @returns milliseconds */
   async attach(attachment: Attachment): Promise<number> {
     const ids = idsOf(attachment);
-    const { network, number } = attachment;
-    // Two containers of a network that have the same address never meet in what is measured.
+    const { network, number, address } = attachment;
     const Interface = {
-      Address: `${subnetOf(network)}.${String(2 + (number % 253))}/24`,
+      Address: `${subnetOf(network)}.${String(address)}/24`,
       AddressIPv6: "",
       MacAddress: "",
     };
@@ -85,12 +85,18 @@ export class CrowdClient {
   }
 }
 
-/** Containers on networks 1 to `networks` in turn, numbered from `first` on. */
+/** Containers on networks 1 to `networks` in turn, numbered from `first` on. Of one network 253 in a row have addresses of their own. */
 export function attachments(first: number, count: number, networks: number): Attachment[] {
-  return Array.from({ length: count }, (_, index) => ({
-    network: 1 + ((first + index) % networks),
-    number: first + index,
-  }));
+  return Array.from({ length: count }, (_, index) => attachment(first + index, networks));
+}
+
+/** The one with that number. */
+export function attachment(number: number, networks: number): Attachment {
+  return {
+    network: 1 + (number % networks),
+    number,
+    address: 2 + (Math.floor(number / networks) % 253),
+  };
 }
 
 /** Does something with each item, so many at a time. @returns what came of each, in the items' order */
