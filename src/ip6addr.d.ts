@@ -1,9 +1,7 @@
 /** The part of ip6addr 0.2 that tsnet uses; the package has no types of its own. */
 declare module "ip6addr" {
   interface Addr {
-    toString(options?: { format: "v4" | "v6" | "auto" }): string;
-    /** Always 16 bytes; IPv4 is in the last four. */
-    toBuffer(): Buffer;
+    toString(options?: { format: "v4" | "v6" | "auto"; zeroElide?: boolean; zeroPad?: boolean }): string;
   }
   interface Cidr {
     /** The network address. */
