@@ -64,7 +64,7 @@ function build(config: Config, log: Logger) {
   const engine = new Engine(config.dockerSocket);
   const publisher = new Publisher(firewall);
   const backends = createBackends(host, firewall, publisher, config.publish, state);
-  const driver = new Driver(state, backends, log, (network) => engine.knows(network));
+  const driver = new Driver(state, backends, engine, log);
   const announcer = new Announcer(engine, log);
   const bridges = new EngineBridges(host, engine);
   const companions = {

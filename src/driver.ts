@@ -4,6 +4,7 @@ import type { Backend, GatewayNeed } from "./backends/backend.ts";
 import { type Backends, backendOf, parseOptions } from "./backends/index.ts";
 import { ConflictError, InvalidError, TakenError, reason } from "./errors.ts";
 import type { Rule } from "./firewall/rule.ts";
+import { type Knowledge, isForgotten } from "./knowledge.ts";
 import { KeyedLock } from "./lock.ts";
 import type {
   Endpoint,
@@ -21,9 +22,6 @@ import type { State } from "./store/state.ts";
 /** Share of a network's capacity at which to warn. */
 const NEARLY_FULL = 0.9;
 
-/** Milliseconds after which the engine lists a network that it was told is made. */
-const LISTED_MS = 2000;
-
 /** The other networks of a container. */
 interface Beside {
   readonly sandbox?: string;
@@ -35,7 +33,7 @@ export class Driver {
   readonly #state: State;
   readonly #backends: Backends;
   readonly #log: Logger;
-  readonly #engineKnows: (network: string) => Promise<boolean>;
+  readonly #engine: Knowledge;
   readonly #lock = new KeyedLock();
   /** Networks that are being made and not on record yet, without what was found on the host. */
   readonly #beginning = new Map<string, Network>();
@@ -43,18 +41,12 @@ export class Driver {
   readonly #made = new Set<string>();
   readonly #ports: Ports;
 
-  /** @param engineKnows whether the engine has a network of that id; rejects if it does not answer */
-  constructor(
-    state: State,
-    backends: Backends,
-    log: Logger,
-    engineKnows: (network: string) => Promise<boolean> = () => Promise.resolve(true),
-  ) {
-    this.#engineKnows = engineKnows;
+  constructor(state: State, backends: Backends, engine: Knowledge, log: Logger) {
     this.#state = state;
     this.#backends = backends;
+    this.#engine = engine;
     this.#log = log;
-    this.#ports = new Ports(state, backends, this.#lock, log);
+    this.#ports = new Ports(state, backends, this.#lock, engine, log);
   }
 
   /** Whether a network with these `-o` options needs no gateway address reserved. */
@@ -103,17 +95,9 @@ export class Driver {
     });
   }
 
-  /**
-   * Whether the engine has forgotten a network, as one does that is killed while it makes one: it hands out what that
-   * has again. One that was made a moment ago may not be on its list yet.
-   */
   async #isForgotten(id: string): Promise<boolean> {
     const network = this.#state.network(id);
-    if (!network || Date.now() - network.createdAt < LISTED_MS) return false;
-    return await this.#engineKnows(id).then(
-      (knows) => !knows,
-      () => false,
-    );
+    return network !== undefined && (await isForgotten(network, () => this.#engine.knowsNetwork(id)));
   }
 
   /** It is made, whatever is wrong with what it sits on. */

@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import type { Backend } from "./backends/backend.ts";
 import { type Backends, backendOf } from "./backends/index.ts";
 import { ConflictError } from "./errors.ts";
+import { type Knowledge, isForgotten } from "./knowledge.ts";
 import type { KeyedLock } from "./lock.ts";
 import type { Endpoint, Network, PortBinding, PublishedPort } from "./model.ts";
 import { type Step, type StepLog, applyAll, repairAll, revertAll, stepLog } from "./step.ts";
@@ -13,13 +14,15 @@ export class Ports {
   readonly #state: State;
   readonly #backends: Backends;
   readonly #lock: KeyedLock;
+  readonly #engine: Knowledge;
   readonly #log: Logger;
 
   /** @param lock the driver's, by network */
-  constructor(state: State, backends: Backends, lock: KeyedLock, log: Logger) {
+  constructor(state: State, backends: Backends, lock: KeyedLock, engine: Knowledge, log: Logger) {
     this.#state = state;
     this.#backends = backends;
     this.#lock = lock;
+    this.#engine = engine;
     this.#log = log;
   }
 
@@ -45,7 +48,7 @@ export class Ports {
       await this.#lock.run(network, () => this.#replace(network, id, bindings));
     } catch (error) {
       // An engine that was killed never says that its containers have left, and starts them again at once.
-      if (!(error instanceof ConflictError) || !(await this.#freeGone())) throw error;
+      if (!(error instanceof ConflictError) || !(await this.#freeGone(bindings))) throw error;
       await this.#lock.run(network, () => this.#replace(network, id, bindings));
     }
   }
@@ -83,14 +86,14 @@ export class Ports {
     await applyAll(republish(this.#state, backend, network, endpoint, ports, log), log);
   }
 
-  /** Takes back what endpoints publish whose containers are gone. Resolves to whether there were any. */
-  async #freeGone(): Promise<boolean> {
+  /** Takes back such ports of endpoints whose containers are gone. Resolves to whether there were any. */
+  async #freeGone(bindings: readonly PortBinding[]): Promise<boolean> {
     let found = false;
     for (const network of this.#state.networks())
-      for (const { id } of this.#state.endpoints(network.id).filter(({ ports }) => ports))
+      for (const { id } of this.#state.endpoints(network.id).filter((one) => hasOne(one, bindings)))
         await this.#lock.run(network.id, async () => {
           const endpoint = this.#state.endpoint(network.id, id);
-          if (!endpoint?.ports || !(await this.#backend(network).isGone?.(endpoint))) return;
+          if (!endpoint?.ports || !(await this.#isGone(network, endpoint))) return;
           this.#log.warn(
             { network: network.id, endpoint: id },
             "its container is gone; its ports are free again",
@@ -101,6 +104,11 @@ export class Ports {
     return found;
   }
 
+  async #isGone(network: Network, endpoint: Endpoint): Promise<boolean> {
+    if (await this.#backend(network).isGone?.(endpoint)) return true;
+    return await isForgotten(endpoint, () => this.#engine.knowsEndpoint(network.id, endpoint.id));
+  }
+
   #backend(network: Network): Backend {
     return backendOf(this.#backends, network.backend);
   }
@@ -108,6 +116,16 @@ export class Ports {
   #stepLog(network: string): StepLog {
     return stepLog(this.#log.child({ network }));
   }
+}
+
+/** Whether an endpoint has one of the host ports that are asked for. */
+function hasOne({ ports = [] }: Endpoint, bindings: readonly PortBinding[]): boolean {
+  return ports.some(({ protocol, host }) =>
+    bindings.some(
+      (asked) =>
+        host && asked.protocol === protocol && asked.hostPort <= host.port && host.port <= asked.hostPortEnd,
+    ),
+  );
 }
 
 /**

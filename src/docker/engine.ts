@@ -45,8 +45,13 @@ export class Engine {
   }
 
   /** Whether there is a network of that id. */
-  async knows(network: string): Promise<boolean> {
+  async knowsNetwork(network: string): Promise<boolean> {
     return (await this.networks()).some(({ id }) => id === network);
+  }
+
+  /** Whether a container has that endpoint. */
+  async knowsEndpoint(network: string, endpoint: string): Promise<boolean> {
+    return (await this.endpoints(network)).has(endpoint);
   }
 
   /** Ids of the endpoints of a network that containers have now. */

@@ -7,6 +7,8 @@ export interface Operation {
   readonly args: readonly string[];
   /** Arguments of a second `docker`, which returns once all is done. */
   readonly then?: readonly string[];
+  /** Arguments of a `docker` that takes back what an engine may have left half done. */
+  readonly undo?: readonly string[];
   /** What it changes. */
   readonly alone: readonly string[];
   /** Networks that must stay while it is under way. */
@@ -76,6 +78,7 @@ const connect: Kind = (random, { networks, containers }) => {
   if (!container || !network) return undefined;
   return {
     args: ["network", "connect", network, container.name],
+    undo: ["network", "disconnect", "-f", network, container.name],
     alone: [container.name],
     uses: [network, ...Object.keys(container.networks)],
   };

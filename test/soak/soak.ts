@@ -126,9 +126,12 @@ class Soak {
     const refused = operations.filter((_, index) => outcomes[index] === "refused");
     const cutOff = refused.flatMap(({ alone }) => alone);
     const removed = fault?.endsContainers ? await removeStrays(this.#ground.host, cutOff) : [];
-    // An engine does not take back everything of what it could not do to its end: a container that it
-    // could not connect is without its gateway until it is connected.
-    for (const operation of refused) await this.#perform(operation, true);
+    // An engine does not take back everything of what it could not do to its end: a container that it could not
+    // connect is without its gateway until it is connected, or connected without being told.
+    for (const operation of refused) {
+      if (operation.undo) await this.#perform({ ...operation, args: operation.undo }, true);
+      await this.#perform(operation, true);
+    }
     await this.#works(this.#untouched(operations, fault, removed), fault ? RECOVERY_MS : 0);
   }
 

@@ -10,6 +10,7 @@ import { Store } from "../../src/store/store.ts";
 import { FakeBackend } from "./fake-backend.ts";
 import { type LogLine, memoryLog } from "./log.ts";
 import { World } from "./world.ts";
+import { ALL_KNOWN } from "./known.ts";
 
 /** The daemon's server, driver and store on a socket of its own, with a {@link World} for a host. */
 export class Plugin {
@@ -41,7 +42,7 @@ export class Plugin {
     const { log, lines } = memoryLog();
     const world = new World();
     const store = new Store(join(dir, "state"));
-    const driver = new Driver(new State(store), { bridge: new FakeBackend(world) }, log);
+    const driver = new Driver(new State(store), { bridge: new FakeBackend(world) }, ALL_KNOWN, log);
     const server = await listen(createServer(networkDriver(driver), log), join(dir, "tsnet.sock"));
     return new Plugin({ dir, store, server, world, lines });
   }

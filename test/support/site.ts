@@ -12,6 +12,7 @@ import { State } from "../../src/store/state.ts";
 import { Store } from "../../src/store/store.ts";
 import { Faults } from "./faults.ts";
 import { memoryLog } from "./log.ts";
+import { ALL_KNOWN } from "./known.ts";
 
 /** What is made anew at each start. */
 interface Parts {
@@ -111,7 +112,7 @@ export class Site {
     const backends = Object.entries(
       createBackends(host, firewall, publisher, { 4: "0.0.0.0", 6: "::" }, state),
     ).map(([name, backend]) => [name, this.faults.wrap(backend)] as const);
-    const driver = new Driver(state, Object.fromEntries(backends), log);
+    const driver = new Driver(state, Object.fromEntries(backends), ALL_KNOWN, log);
     const companions = {
       onBridge: async () => {
         firewall.setEngineBridges(this.engineBridges);

@@ -3,14 +3,15 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Driver } from "../../src/driver.ts";
-import { TakenError } from "../../src/errors.ts";
-import type { Network, NetworkRequest, PortBinding } from "../../src/model.ts";
+import { ConflictError, TakenError } from "../../src/errors.ts";
+import type { Endpoint, Network, NetworkRequest, PortBinding } from "../../src/model.ts";
 import { State } from "../../src/store/state.ts";
 import { Store } from "../../src/store/store.ts";
 import { FakeBackend } from "../support/fake-backend.ts";
 import { memoryLog } from "../support/log.ts";
 import { id } from "../support/requests.ts";
 import { type Moment, World } from "../support/world.ts";
+import { ALL_KNOWN } from "../support/known.ts";
 
 const NETWORK: NetworkRequest = {
   id: id(1),
@@ -37,7 +38,7 @@ describe("Driver", () => {
   });
   /** As after a restart of the daemon. */
   const restart = () => {
-    driver = new Driver(new State(store), { bridge: new FakeBackend(world) }, memoryLog().log);
+    driver = new Driver(new State(store), { bridge: new FakeBackend(world) }, ALL_KNOWN, memoryLog().log);
   };
   const operations: Record<string, () => Promise<unknown>> = {
     createNetwork: () => driver.createNetwork(NETWORK),
@@ -202,10 +203,11 @@ describe("Driver", () => {
         await store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
       const survey = (_: unknown, [other]: readonly Network[]) =>
         other ? Promise.reject(new TakenError(other.id, "it is taken")) : Promise.resolve({ mtu: 1500 });
-      const engineKnows = (network: string) =>
+      const knows = (network: string) =>
         known ? Promise.resolve(known.includes(network)) : Promise.reject(new Error("ECONNREFUSED"));
       const backends = { bridge: Object.assign(new FakeBackend(world), { survey }) };
-      driver = new Driver(new State(store), backends, memoryLog().log, engineKnows);
+      const engine = { ...ALL_KNOWN, knowsNetwork: knows };
+      driver = new Driver(new State(store), backends, engine, memoryLog().log);
       return () => driver.createNetwork({ ...NETWORK, id: id(5) });
     };
 
@@ -230,6 +232,48 @@ describe("Driver", () => {
         const create = await started(ageMs);
         const before = contents();
         await assert.rejects(create(), /^TakenError: it is taken$/);
+        assert.deepEqual(contents(), before);
+      });
+  });
+
+  describe("a port that another endpoint has", () => {
+    const bindings = PORTS.slice(0, 1);
+
+    /** A daemon that was started on two endpoints, made that long ago, of which the first has published the port. */
+    const started = async (ageMs: number, knowsEndpoint: () => Promise<boolean>) => {
+      await driver.createNetwork(NETWORK);
+      await driver.createEndpoint(ENDPOINT);
+      await driver.publish(id(1), id(2), bindings);
+      await driver.createEndpoint({ ...ENDPOINT, id: id(3), ipv4: "10.1.0.3/16" });
+      for (const { key, value } of store.list(""))
+        await store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
+      const state = new State(store);
+      const fake = new FakeBackend(world);
+      const choosePorts = (network: Network, endpoint: Endpoint, asked: readonly PortBinding[]) => {
+        if (state.endpoint(id(1), id(2))?.ports) throw new ConflictError("it is taken");
+        return fake.choosePorts(network, endpoint, asked);
+      };
+      const backends = { bridge: Object.assign(new FakeBackend(world), { choosePorts }) };
+      driver = new Driver(state, backends, { ...ALL_KNOWN, knowsEndpoint }, memoryLog().log);
+      return state;
+    };
+
+    it("is published, when the engine has forgotten that one", async () => {
+      const state = await started(3000, () => Promise.resolve(false));
+      await driver.publish(id(1), id(3), bindings);
+      assert.equal(state.endpoint(id(1), id(2))?.ports, undefined);
+      assert.equal(state.endpoint(id(1), id(3))?.ports?.length, 1);
+    });
+
+    for (const [when, ageMs, knows] of [
+      ["the engine knows that one", 3000, () => Promise.resolve(true)],
+      ["that one was made a moment ago", 1000, () => Promise.resolve(false)],
+      ["no engine answers", 3000, () => Promise.reject(new Error("ECONNREFUSED"))],
+    ] as const)
+      it(`is refused when ${when}`, async () => {
+        await started(ageMs, knows);
+        const before = contents();
+        await assert.rejects(driver.publish(id(1), id(3), bindings), /it is taken/);
         assert.deepEqual(contents(), before);
       });
   });

@@ -12,6 +12,7 @@ import { State } from "../../../src/store/state.ts";
 import { Store } from "../../../src/store/store.ts";
 import { memoryLog } from "../../support/log.ts";
 import { type Kind, type Operation, perform } from "./operations.ts";
+import { ALL_KNOWN } from "../../support/known.ts";
 
 /** What the test tells this process, one at a time; each is answered. */
 export type Order =
@@ -62,7 +63,7 @@ class Victim {
     const watched = Object.entries(backends).map(
       ([name, backend]) => [name, this.#watched(backend)] as const,
     );
-    this.#driver = new Driver(state, Object.fromEntries(watched), log);
+    this.#driver = new Driver(state, Object.fromEntries(watched), ALL_KNOWN, log);
     const companions = {
       onBridge: async () => {
         this.#firewall.setEngineBridges([]);

@@ -11,6 +11,7 @@ import { FakeBackend } from "../../support/fake-backend.ts";
 import { memoryLog } from "../../support/log.ts";
 import { id } from "../../support/requests.ts";
 import { World } from "../../support/world.ts";
+import { ALL_KNOWN } from "../../support/known.ts";
 
 /** An engine that knows these networks, each with these endpoints. */
 function engineWith(networks: Readonly<Record<string, readonly string[]>>): Engine {
@@ -33,7 +34,7 @@ describe("catchUp", () => {
   /** A daemon started on two networks with two endpoints each, all made that long ago. */
   const started = async (ageMs: number) => {
     const ipv4 = (number: number) => [{ subnet: `10.${number}.0.0/16`, aux: {} }];
-    const first = new Driver(new State(store), { bridge: new FakeBackend(world) }, log);
+    const first = new Driver(new State(store), { bridge: new FakeBackend(world) }, ALL_KNOWN, log);
     for (const number of [1, 2]) {
       await first.createNetwork({
         id: id(number),
@@ -52,7 +53,7 @@ describe("catchUp", () => {
     for (const { key, value } of store.list(""))
       await store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
     const state = new State(store);
-    const driver = new Driver(state, { bridge: new FakeBackend(world) }, log);
+    const driver = new Driver(state, { bridge: new FakeBackend(world) }, ALL_KNOWN, log);
     return (engine: Engine) => catchUp(engine, driver, state, log);
   };
   const everything = { [id(1)]: [id(17), id(18)], [id(2)]: [id(33), id(34)] };
