@@ -1,11 +1,9 @@
-import { request } from "node:http";
+import { Agent, request } from "node:http";
+import { Socket } from "node:net";
 import { TsnetError, reason } from "../errors.ts";
 
 /** Milliseconds the engine may take to answer: it is asked off the request path, and asked again later. */
 const TIMEOUT_MS = 10_000;
-
-/** Of a kind that hardly ever happens. */
-const EVENTS = `/events?filters=${encodeURIComponent('{"type":["daemon"]}')}`;
 
 /** GET /networks, as far as it is read here. */
 interface NetworkView {
@@ -73,32 +71,34 @@ export class Engine {
   }
 
   /**
-   * Waits for the answer that an engine gives once it has come to its end of starting, and goes on giving while it
-   * lives: its stream of events, of which nothing is read.
+   * Waits for the answer that an engine gives once it has come to its end of starting, and keeps the connection. Nothing is
+   * asked on it, so that an engine which is told to stop closes it at once; for a request under way it would wait 5 s.
    *
-   * @param stopping ends the stream
-   * @returns a signal of its end; none comes where a proxy refuses the stream
+   * @param stopping closes the connection
+   * @returns a signal of the engine's end; none comes where a proxy does not keep the connection
    * @throws {TsnetError} if no engine answers
    */
   async live(stopping: AbortSignal): Promise<AbortSignal> {
     const end = new AbortController();
-    await new Promise<void>((resolve, reject) => {
-      const fail = (cause: unknown) => {
-        reject(new TsnetError("docker", `GET /events: ${reason(cause)}`, { cause }));
-      };
-      const asked = request({ socketPath: this.#socketPath, path: EVENTS, signal: stopping }, (answer) => {
-        asked.setTimeout(0);
-        answer.resume().on("error", () => undefined);
-        if (answer.statusCode === 200)
-          answer.on("close", () => {
-            end.abort();
-          });
-        resolve();
+    const agent = new Agent({ keepAlive: true });
+    const close = () => {
+      agent.destroy();
+    };
+    agent.keepSocketAlive = (socket) => {
+      if (socket instanceof Socket) socket.setTimeout(0);
+      socket.once("close", () => {
+        stopping.removeEventListener("abort", close);
+        end.abort();
       });
-      asked.setTimeout(TIMEOUT_MS, () => asked.destroy(silence()));
-      asked.on("error", fail);
-      asked.end();
-    });
+      return true;
+    };
+    stopping.addEventListener("abort", close);
+    try {
+      await get(this.#socketPath, "/_ping", agent);
+    } catch (cause) {
+      stopping.removeEventListener("abort", close);
+      throw new TsnetError("docker", `GET /_ping: ${reason(cause)}`, { cause });
+    }
     return end.signal;
   }
 
@@ -115,9 +115,13 @@ export class Engine {
   }
 }
 
-function get(socketPath: string, path: string): Promise<{ status: number | undefined; text: string }> {
+function get(
+  socketPath: string,
+  path: string,
+  agent?: Agent,
+): Promise<{ status: number | undefined; text: string }> {
   return new Promise((resolve, reject) => {
-    const asked = request({ socketPath, path, timeout: TIMEOUT_MS }, (answer) => {
+    const asked = request({ socketPath, path, timeout: TIMEOUT_MS, agent }, (answer) => {
       let text = "";
       answer.setEncoding("utf8").on("data", (part: string) => (text += part));
       answer.on("end", () => {
@@ -125,12 +129,8 @@ function get(socketPath: string, path: string): Promise<{ status: number | undef
       });
       answer.on("error", reject);
     });
-    asked.on("timeout", () => asked.destroy(silence()));
+    asked.on("timeout", () => asked.destroy(new Error(`no answer within ${String(TIMEOUT_MS)} ms`)));
     asked.on("error", reject);
     asked.end();
   });
-}
-
-function silence(): Error {
-  return new Error(`no answer within ${String(TIMEOUT_MS)} ms`);
 }

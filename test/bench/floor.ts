@@ -1,4 +1,7 @@
-import type { BenchLab } from "./lab.ts";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { join } from "node:path";
+import { type BenchLab, using } from "./lab.ts";
 import { type Place, onHost, runIn } from "./place.ts";
 import { table } from "./report.ts";
 import { median } from "./statistics.ts";
@@ -35,6 +38,58 @@ export async function kernelFloor(lab: BenchLab): Promise<string> {
     ],
   );
 }
+
+/** A plugin that says yes to everything at once. */
+const YES = "yes";
+const SUBNET = "10.114.0.0/24";
+
+/**
+ * What no plugin can be faster than: networks of one that does nothing, beside those of a driver of the engine's. Each
+ * operation is a request or two to a plugin, and a call within the engine to its own driver.
+ */
+export async function pluginFloor(lab: BenchLab, engines: string): Promise<string> {
+  const server = createServer(({ url = "" }, response) => {
+    response.end(JSON.stringify(ANSWERS[url] ?? {}));
+  });
+  server.listen(join(lab.host.runDir, `docker/plugins/${YES}.sock`));
+  await once(server, "listening");
+  const taken = { create: new Map<string, number[]>(), remove: new Map<string, number[]>() };
+  const time = async <T>(samples: Map<string, number[]>, driver: string, act: () => Promise<T>) => {
+    const start = performance.now();
+    const result = await act();
+    samples.set(driver, [...(samples.get(driver) ?? []), performance.now() - start]);
+    return result;
+  };
+  await using(
+    server,
+    async () => {
+      server.close();
+      server.closeAllConnections();
+      await once(server, "close");
+    },
+    async () => {
+      for (let round = 0; round < TIMES; round += 1)
+        for (const driver of [YES, engines]) {
+          const contender = { side: "engine", driver, options: {}, subnet: SUBNET } as const;
+          const network = await time(taken.create, driver, () => lab.createNetwork(contender, "floor"));
+          await time(taken.remove, driver, () => network.remove());
+        }
+    },
+  );
+  const row = (what: string, samples: Map<string, number[]>): string[] => {
+    const [plugin, own] = [YES, engines].map((driver) => median(samples.get(driver) ?? []));
+    return [what, (plugin ?? 0).toFixed(2), (own ?? 0).toFixed(2), ((plugin ?? 0) / (own ?? 1)).toFixed(2)];
+  };
+  return table(
+    ["of a plugin that does nothing", "ms", engines, "ratio"],
+    [row("network create", taken.create), row("network remove", taken.remove)],
+  );
+}
+
+const ANSWERS: Readonly<Record<string, object>> = {
+  "/Plugin.Activate": { Implements: ["NetworkDriver"] },
+  "/NetworkDriver.GetCapabilities": { Scope: "local", ConnectivityScope: "local" },
+};
 
 /** @returns how long it took, the start of the program included */
 async function ip(place: Place, command: string): Promise<number> {

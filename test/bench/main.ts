@@ -3,7 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { install } from "../lab/debian.ts";
 import { type EngineLine, parseEngineLine } from "../lab/engines.ts";
 import type { Comparison } from "./comparison.ts";
-import { kernelFloor } from "./floor.ts";
+import { kernelFloor, pluginFloor } from "./floor.ts";
 import { BIG_TCP, BRIDGES, BenchLab, using } from "./lab.ts";
 import { compareLatency, measureLatency } from "./latency.ts";
 import { load, machineFacts } from "./machine.ts";
@@ -53,7 +53,10 @@ const program = new Command("npm run bench --")
   .option("--ports", "section: published ports")
   .option("--macvlan", "section: macvlan networks, with the engine's own macvlan driver")
   .option("--scale", "instead of the sections: what a thousand containers on two hundred networks cost tsnet")
-  .option("--profile", "with --latency: how much of each operation is tsnet's own, and which steps")
+  .option(
+    "--profile",
+    "with --latency and --macvlan: how much of each operation is tsnet's own, and what no driver can avoid",
+  )
   .option("--engine <line>", "20.10, 26.1 or 28.5 (20, 26, 28)", parseEngine, "28.5")
   .option("--rounds <n>", "rounds of each section (default 30; a third of it for streams)", parseCount)
   .option("--seconds <n>", "length of each stream (default 1)", parseCount)
@@ -106,7 +109,7 @@ function sections(options: Options): [string, Section][] {
     ["latency", "Latency", (lab, plan) => latency(lab, plan, options.profile === true)],
     ["throughput", "Throughput", throughput],
     ["ports", "Published ports", ports],
-    ["macvlan", "Macvlan", macvlan],
+    ["macvlan", "Macvlan", (lab, plan) => macvlan(lab, plan, options.profile === true)],
   ] as const satisfies [keyof Options, string, Section][];
   const chosen = all.filter(([flag]) => options[flag] === true);
   return (chosen.length > 0 ? chosen : all).map(([, title, run]) => [title, run]);
@@ -135,8 +138,10 @@ async function ports(lab: BenchLab, plan: Plan): Promise<Result> {
   return { comparisons: await measurePorts(lab, fewer(plan)), engine: "bridge" };
 }
 
-async function macvlan(lab: BenchLab, plan: Plan): Promise<Result> {
-  return { comparisons: await measureMacvlan(lab, plan, fewer(plan)), engine: "macvlan" };
+async function macvlan(lab: BenchLab, plan: Plan, withProfile: boolean): Promise<Result> {
+  const comparisons = await measureMacvlan(lab, plan, fewer(plan));
+  const engine = "macvlan";
+  return { comparisons, engine, ...(withProfile ? { below: await pluginFloor(lab, engine) } : {}) };
 }
 
 function plan({ quick, rounds, seconds }: Options, progress: Plan["progress"]): Plan {

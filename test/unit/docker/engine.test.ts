@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { type Server, type ServerResponse, createServer } from "node:http";
+import { type Server, createServer } from "node:http";
+import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Engine } from "../../../src/docker/engine.ts";
 import { TsnetError } from "../../../src/errors.ts";
 
@@ -34,16 +36,17 @@ describe("Engine", () => {
   let dir: string;
   let server: Server;
   let engine: Engine;
-  /** Streams of events that go on. */
-  const streams: ServerResponse[] = [];
-  let refusing = false;
+  /** On which it was asked whether it is there. */
+  const connections: Socket[] = [];
+  /** Whether it keeps them. */
+  let keeps = true;
 
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
     server = createServer(({ url = "" }, response) => {
-      if (url.startsWith("/events")) {
-        response.writeHead(refusing ? 403 : 200).flushHeaders();
-        streams.push(response);
+      if (url === "/_ping") {
+        connections.push(response.socket ?? assert.fail());
+        response.writeHead(200, keeps ? {} : { Connection: "close" }).end("OK");
         return;
       }
       const [status, body] = ANSWERS[url] ?? [404, { message: `network ${url.slice(10)} not found` }];
@@ -92,24 +95,36 @@ describe("Engine", () => {
 
   it("tells of an engine's end", async () => {
     const end = await engine.live(new AbortController().signal);
+    await sleep(20);
     assert.equal(end.aborted, false);
     const ended = once(end, "abort");
-    streams.pop()?.destroy();
+    connections.pop()?.destroy();
     await ended;
     await assert.rejects(
       new Engine(join(dir, "none.sock")).live(new AbortController().signal),
-      (error) => error instanceof TsnetError && error.message.startsWith("GET /events: connect ENOENT "),
+      (error) => error instanceof TsnetError && error.message.startsWith("GET /_ping: connect ENOENT "),
     );
   });
 
-  it("tells of no end where a proxy refuses the stream, and keeps none when told to stop", async () => {
-    refusing = true;
+  it("lets an engine that is told to stop end at once", async () => {
+    const other = createServer((_, response) => response.end("OK"));
+    const path = join(dir, "other.sock");
+    await new Promise<void>((resolve) => other.listen(path, resolve));
+    const end = await new Engine(path).live(new AbortController().signal);
+    const ended = once(end, "abort");
+    // It waits for requests under way, and closes connections on which there is none.
+    const closed = once(other, "close");
+    other.close();
+    await Promise.all([ended, closed]);
+  });
+
+  it("tells of no end where a proxy does not keep the connection, and keeps none when told to stop", async () => {
+    keeps = false;
     const end = await engine.live(new AbortController().signal);
-    streams.pop()?.destroy();
-    refusing = false;
+    keeps = true;
     const stopping = new AbortController();
     await engine.live(stopping.signal);
-    const closed = once(streams.pop() ?? assert.fail(), "close");
+    const closed = once(connections.pop() ?? assert.fail(), "close");
     stopping.abort();
     await closed;
     assert.equal(end.aborted, false);
