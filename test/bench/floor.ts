@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { join } from "node:path";
-import { type BenchLab, using } from "./lab.ts";
+import { type BenchLab, type Contender, using } from "./lab.ts";
 import { type Place, onHost, runIn } from "./place.ts";
 import { table } from "./report.ts";
 import { median } from "./statistics.ts";
@@ -41,13 +41,14 @@ export async function kernelFloor(lab: BenchLab): Promise<string> {
 
 /** A plugin that says yes to everything at once. */
 const YES = "yes";
-const SUBNET = "10.114.0.0/24";
 
 /**
  * What no plugin can be faster than: networks of one that does nothing, beside those of a driver of the engine's. Each
  * operation is a request or two to a plugin, and a call within the engine to its own driver.
+ *
+ * @param engines a network of the engine's driver
  */
-export async function pluginFloor(lab: BenchLab, engines: string): Promise<string> {
+export async function pluginFloor(lab: BenchLab, engines: Contender): Promise<string> {
   const server = createServer(({ url = "" }, response) => {
     response.end(JSON.stringify(ANSWERS[url] ?? {}));
   });
@@ -69,19 +70,19 @@ export async function pluginFloor(lab: BenchLab, engines: string): Promise<strin
     },
     async () => {
       for (let round = 0; round < TIMES; round += 1)
-        for (const driver of [YES, engines]) {
-          const contender = { side: "engine", driver, options: {}, subnet: SUBNET } as const;
+        for (const contender of [{ ...engines, driver: YES, options: {} }, engines]) {
+          const { driver } = contender;
           const network = await time(taken.create, driver, () => lab.createNetwork(contender, "floor"));
           await time(taken.remove, driver, () => network.remove());
         }
     },
   );
   const row = (what: string, samples: Map<string, number[]>): string[] => {
-    const [plugin, own] = [YES, engines].map((driver) => median(samples.get(driver) ?? []));
+    const [plugin, own] = [YES, engines.driver].map((driver) => median(samples.get(driver) ?? []));
     return [what, (plugin ?? 0).toFixed(2), (own ?? 0).toFixed(2), ((plugin ?? 0) / (own ?? 1)).toFixed(2)];
   };
   return table(
-    ["of a plugin that does nothing", "ms", engines, "ratio"],
+    ["of a plugin that does nothing", "ms", engines.driver, "ratio"],
     [row("network create", taken.create), row("network remove", taken.remove)],
   );
 }

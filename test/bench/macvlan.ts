@@ -10,6 +10,14 @@ const PARENT = "eth0";
 /** On one wire, in a subnet each: the engine gives no subnet twice. */
 const SUBNETS = { tsnet: "10.112.0", engine: "10.113.0" } as const;
 
+/** A network of the engine's driver. */
+export const ENGINES: Contender = {
+  side: "engine",
+  driver: "macvlan",
+  options: { parent: PARENT },
+  subnet: `${SUBNETS.engine}.0/24`,
+};
+
 const MACVLANS: readonly Contender[] = [
   {
     side: "tsnet",
@@ -17,7 +25,7 @@ const MACVLANS: readonly Contender[] = [
     options: { backend: "macvlan", parent: PARENT },
     subnet: `${SUBNETS.tsnet}.0/24`,
   },
-  { side: "engine", driver: "macvlan", options: { parent: PARENT }, subnet: `${SUBNETS.engine}.0/24` },
+  ENGINES,
 ];
 
 /** What the engine takes is to be matched, not halved: there is no bridge and no rule to save anything on. */

@@ -7,7 +7,7 @@ import { kernelFloor, pluginFloor } from "./floor.ts";
 import { BIG_TCP, BRIDGES, BenchLab, using } from "./lab.ts";
 import { compareLatency, measureLatency } from "./latency.ts";
 import { load, machineFacts } from "./machine.ts";
-import { measureMacvlan } from "./macvlan.ts";
+import { ENGINES, measureMacvlan } from "./macvlan.ts";
 import { measurePorts } from "./ports.ts";
 import { profile } from "./profile.ts";
 import { comparisonTable } from "./report.ts";
@@ -141,7 +141,7 @@ async function ports(lab: BenchLab, plan: Plan): Promise<Result> {
 async function macvlan(lab: BenchLab, plan: Plan, withProfile: boolean): Promise<Result> {
   const comparisons = await measureMacvlan(lab, plan, fewer(plan));
   const engine = "macvlan";
-  return { comparisons, engine, ...(withProfile ? { below: await pluginFloor(lab, engine) } : {}) };
+  return { comparisons, engine, ...(withProfile ? { below: await pluginFloor(lab, ENGINES) } : {}) };
 }
 
 function plan({ quick, rounds, seconds }: Options, progress: Plan["progress"]): Plan {
