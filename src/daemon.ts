@@ -71,7 +71,7 @@ function build(config: Config, log: Logger) {
     onBridge: async () => {
       firewall.setEngineBridges(await bridges.there());
     },
-    askEngine: bridges.learn.bind(bridges),
+    askForBridges: bridges.learn.bind(bridges),
     onMoved: announcer.moved.bind(announcer),
   };
   const reconciler = new Reconciler(driver, state, host, firewall, companions, log);

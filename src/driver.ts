@@ -16,7 +16,7 @@ import type {
 } from "./model.ts";
 import { macOf } from "./names.ts";
 import { Ports } from "./ports.ts";
-import { type Step, type StepLog, applyAll, repairAll, revertAll, stepLog } from "./step.ts";
+import { type Step, applyAll, repairAll, revertAll, stepLog } from "./step.ts";
 import type { State } from "./store/state.ts";
 
 /** Share of a network's capacity at which to warn. */
@@ -86,7 +86,7 @@ export class Driver {
         throw new ConflictError(`network ${request.id} exists with other settings`);
       try {
         const network = known ?? (await this.#settle(backend, asked));
-        await applyAll(this.networkPlan(network), this.#stepLog(request.id));
+        await applyAll(this.networkPlan(network), stepLog(this.#log, request.id));
         this.#made.add(network.id);
         await this.#warnOfTrouble(network);
       } finally {
@@ -113,7 +113,7 @@ export class Driver {
       if (!network) return [];
       const endpoints = this.#state.endpoints(id);
       for (const endpoint of endpoints) await this.#remove(network, endpoint);
-      await revertAll(this.#backend(network).network(network), this.#stepLog(id));
+      await revertAll(this.#backend(network).network(network), stepLog(this.#log, id));
       // Last, and only if all of it is gone: until then the reconciler must know what may be on the host.
       await this.#state.networkRecord(network).revert();
       this.#made.delete(id);
@@ -154,7 +154,7 @@ export class Driver {
       // One that had left and was not deleted to its end comes back.
       const { left: _, ...endpoint } = known ?? asked;
       const gone = known ? [] : await this.#supplant(network, asked);
-      await applyAll(this.endpointPlan(network, endpoint), this.#stepLog(request.network));
+      await applyAll(this.endpointPlan(network, endpoint), stepLog(this.#log, request.network));
       if (!known) this.#warnWhenNearlyFull(network);
       return { given: mac ? undefined : asked.mac, gone };
     });
@@ -276,7 +276,7 @@ export class Driver {
    */
   async #makeAgain(network: Network): Promise<void> {
     if (this.#made.has(network.id)) return;
-    const log = this.#stepLog(network.id);
+    const log = stepLog(this.#log, network.id);
     const failures = await repairAll(this.networkPlan(network), (step) => {
       log.done(step);
     });
@@ -318,15 +318,11 @@ export class Driver {
   }
 
   async #remove(network: Network, endpoint: Endpoint): Promise<void> {
-    await revertAll(this.#endpointSteps(network, endpoint), this.#stepLog(network.id));
+    await revertAll(this.#endpointSteps(network, endpoint), stepLog(this.#log, network.id));
     await this.#state.endpointRecord(endpoint).revert();
   }
 
   #backend(network: Network): Backend {
     return backendOf(this.#backends, network.backend);
-  }
-
-  #stepLog(network: string): StepLog {
-    return stepLog(this.#log.child({ network }));
   }
 }

@@ -62,7 +62,7 @@ export class Ports {
     const network = this.#state.network(networkId);
     const endpoint = this.#state.endpoint(networkId, id);
     if (!network || !endpoint?.ports) return endpoint;
-    await revertAll(this.#backend(network).publish?.(network, endpoint) ?? [], this.#stepLog(networkId));
+    await revertAll(this.#backend(network).publish?.(network, endpoint) ?? [], stepLog(this.#log, networkId));
     const { ports: _, ...silent } = endpoint;
     await this.#state.endpointRecord(silent).apply();
     return silent;
@@ -81,7 +81,7 @@ export class Ports {
       );
       return;
     }
-    const log = this.#stepLog(networkId);
+    const log = stepLog(this.#log, networkId);
     const ports = backend.choosePorts(network, endpoint, bindings);
     await applyAll(republish(this.#state, backend, network, endpoint, ports, log), log);
   }
@@ -111,10 +111,6 @@ export class Ports {
 
   #backend(network: Network): Backend {
     return backendOf(this.#backends, network.backend);
-  }
-
-  #stepLog(network: string): StepLog {
-    return stepLog(this.#log.child({ network }));
   }
 }
 

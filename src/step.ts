@@ -32,8 +32,9 @@ export interface StepLog {
   undone(step: Step, error?: unknown): void;
 }
 
-/** Tells the log: what is done at level debug, and what could not be undone. */
-export function stepLog(log: Logger): StepLog {
+/** Tells the log of a network's steps: what is done at level debug, and what could not be undone. */
+export function stepLog(parent: Logger, network: string): StepLog {
+  const log = parent.child({ network });
   return {
     done: ({ what }) => {
       log.debug({ step: what }, "applied");

@@ -249,8 +249,9 @@ export class Publisher {
 
 /** Those of the gateways behind which a published port can be reached: loopback is the host's own. */
 function reaching(gateways: readonly string[], family: Family, host: { readonly address: string }): string[] {
-  if (contains(LOOPBACK[family], host.address)) return [];
-  return gateways.filter((gateway) => parseCidr(gateway).family === family);
+  return gateways.filter(
+    (gateway) => parseCidr(gateway).family === family && !contains(LOOPBACK[family], host.address),
+  );
 }
 
 function asError(thrown: unknown): Error {

@@ -2,7 +2,7 @@ import koffi from "koffi";
 import { type Socket as DatagramSocket, type RemoteInfo, createSocket } from "node:dgram";
 import { type Server, type Socket, connect, createServer } from "node:net";
 import { type Family, parseIp } from "../ip.ts";
-import { SocketFilter } from "./socket-filter.ts";
+import { receiveOnlyFrom } from "./socket-filter.ts";
 
 /** A client that sent nothing for so long is forgotten (nf_conntrack_udp_timeout_stream is as long). */
 const UDP_IDLE_MS = 120_000;
@@ -44,7 +44,6 @@ export class Relay {
   readonly #libc = koffi.load("libc.so.6");
   readonly #control = this.#libc.func("int fcntl(int, int, ...)");
   readonly #option = this.#libc.func("int setsockopt(int, int, int, const void *, uint32)");
-  readonly #filter = new SocketFilter();
   readonly #running = new Map<string, () => void>();
 
   /**
@@ -61,7 +60,7 @@ export class Relay {
     // libuv lets others share the addresses of its UDP sockets, but this one is there to keep its own.
     const keep = () => this.#option(fd, SOL_SOCKET, SO_REUSEADDR, OFF, OFF.length) as number;
     const end = protocol === "tcp" ? relayTcp(own, target) : relayUdp(own, family, target, keep);
-    this.#filter.receiveOnlyFrom(fd, family, clients);
+    receiveOnlyFrom(fd, family, clients);
     this.#running.set(key, end);
     return true;
   }

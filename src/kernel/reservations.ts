@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { getSystemErrorName } from "node:util";
 import { ConflictError, KernelError } from "../errors.ts";
 import { bracketed, ipBytes, parseIp } from "../ip.ts";
-import { SocketFilter } from "./socket-filter.ts";
+import { receiveOnlyFrom } from "./socket-filter.ts";
 import { portOwner } from "./socket-owner.ts";
 
 /** A port of the host that is kept for a container, for one address. */
@@ -49,7 +49,6 @@ export class Reservations {
   readonly #listen = this.#libc.func("int listen(int, int)");
   readonly #name = this.#libc.func("int getsockname(int, _Out_ uint8_t *, _Inout_ uint32 *)");
   readonly #close = this.#libc.func("int close(int)");
-  readonly #filter = new SocketFilter();
   readonly #held = new Map<string, Held>();
 
   /**
@@ -115,7 +114,7 @@ export class Reservations {
     // A connection in TIME_WAIT must not keep the port; a listener still does.
     if (wanted.protocol !== "udp") this.#option(fd, SOL_SOCKET, SO_REUSEADDR, ON, ON.length);
     if (family === 6) this.#option(fd, IPPROTO_IPV6, IPV6_V6ONLY, ON, ON.length);
-    this.#filter.receiveOnlyFrom(fd, family, []);
+    receiveOnlyFrom(fd, family, []);
     const address = socketAddress(wanted);
     const bound = this.#bind(fd, address, address.length) === 0;
     if (bound && (wanted.protocol === "udp" || this.#listen(fd, 1) === 0))

@@ -18,34 +18,33 @@ const SKF_NET_OFF = -0x100000;
 const SOURCE = { 4: 12, 6: 8 } as const;
 const ALL_BYTES = 0xffff_ffff;
 
-/** Decides what a socket receives, by the sender's address (socket(7), SO_ATTACH_FILTER). */
-export class SocketFilter {
-  readonly #libc = koffi.load("libc.so.6");
-  readonly #program = koffi.struct({ length: "uint16", filter: "void *" });
-  readonly #option = this.#libc.func("int setsockopt(int, int, int, const void *, uint32)");
+const libc = koffi.load("libc.so.6");
+/** struct sock_fprog (linux/filter.h). */
+const Program = koffi.struct({ length: "uint16", filter: "void *" });
+const setsockopt = libc.func("int setsockopt(int, int, int, const void *, uint32)");
 
-  /**
-   * Has a socket receive only what comes from these subnets, in place of what was said before.
-   *
-   * @param subnets with prefix length, of the socket's family; without any, nothing is received
-   * @throws {KernelError} if the kernel does not take it
-   */
-  receiveOnlyFrom(fd: number, family: Family, subnets: readonly string[]): void {
-    // The kernel takes 60 µs for a filter.
-    const everybody = subnets.some((subnet) => parseCidr(subnet).length === 0);
-    if (everybody) this.#set(fd, SO_DETACH_FILTER, Buffer.alloc(4), 4);
-    else this.#attach(fd, Buffer.concat([...subnets.flatMap((subnet) => accept(family, subnet)), DROP]));
-  }
+/**
+ * Has a socket receive only what comes from these subnets, in place of what was said before (socket(7),
+ * SO_ATTACH_FILTER).
+ *
+ * @param subnets with prefix length, of the socket's family; without any, nothing is received
+ * @throws {KernelError} if the kernel does not take it
+ */
+export function receiveOnlyFrom(fd: number, family: Family, subnets: readonly string[]): void {
+  // The kernel takes 60 µs for a filter.
+  const everybody = subnets.some((subnet) => parseCidr(subnet).length === 0);
+  if (everybody) set(fd, SO_DETACH_FILTER, Buffer.alloc(4), 4);
+  else attach(fd, Buffer.concat([...subnets.flatMap((subnet) => accept(family, subnet)), DROP]));
+}
 
-  #attach(fd: number, filter: Buffer): void {
-    const program = koffi.as({ length: filter.length / 8, filter }, koffi.pointer(this.#program));
-    this.#set(fd, SO_ATTACH_FILTER, program, koffi.sizeof(this.#program));
-  }
+function attach(fd: number, filter: Buffer): void {
+  const program = koffi.as({ length: filter.length / 8, filter }, koffi.pointer(Program));
+  set(fd, SO_ATTACH_FILTER, program, koffi.sizeof(Program));
+}
 
-  #set(fd: number, option: number, value: unknown, size: number): void {
-    if (this.#option(fd, SOL_SOCKET, option, value, size) !== 0)
-      throw new KernelError(`setsockopt ${String(option)}`, getSystemErrorName(-koffi.errno()));
-  }
+function set(fd: number, option: number, value: unknown, size: number): void {
+  if (setsockopt(fd, SOL_SOCKET, option, value, size) !== 0)
+    throw new KernelError(`setsockopt ${String(option)}`, getSystemErrorName(-koffi.errno()));
 }
 
 /** Takes what comes from a subnet; anything else goes on behind it. */

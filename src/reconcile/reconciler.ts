@@ -29,8 +29,8 @@ const ABREAST = 16;
 export interface Companions {
   /** A bridge came or went that may be an engine's. */
   onBridge(): Promise<void>;
-  /** Whether the engine says something new of bridges; undefined while it is asked for something and does not answer. */
-  askEngine(): Promise<boolean | undefined>;
+  /** Whether the engine says something new of bridges; undefined while it does not answer. */
+  askForBridges(): Promise<boolean | undefined>;
   /** The engine has taken an endpoint's link into its sandbox; there are neighbours beyond the host. */
   onMoved(endpoint: Endpoint): void;
 }
@@ -141,13 +141,13 @@ export class Reconciler {
     await this.#companions.onBridge();
     await this.#rules.settle();
     // The host need not wait for an engine that is just starting.
-    this.#schedule.soon("engine", 0, () => this.#askEngine());
+    this.#schedule.soon("engine's bridges", 0, () => this.#askForBridges());
   }
 
-  async #askEngine(): Promise<void> {
-    const news = await this.#companions.askEngine();
+  async #askForBridges(): Promise<void> {
+    const news = await this.#companions.askForBridges();
     if (news) await this.#bridges();
-    if (news === undefined) this.#schedule.later("engine", () => this.#askEngine());
+    if (news === undefined) this.#schedule.later("engine's bridges", () => this.#askForBridges());
   }
 
   async #whole(id: string): Promise<void> {

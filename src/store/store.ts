@@ -49,17 +49,17 @@ export class Store {
 
   /** Writes one value. It survives the daemon, killed at any instant, and if it lasts, the machine. */
   async put(key: string, value: unknown): Promise<void> {
-    const sealed = seal(key, value);
-    this.#write(`write ${key}`, key, ({ records }) => {
+    this.#write(`write ${key}`, () => {
       mustHaveSpace(this.#directory);
-      records.putSync(key, sealed);
+      const sealed = seal(key, value);
+      for (const { records } of this.#files(key)) records.putSync(key, sealed);
     });
   }
 
   /** Deletes one value; being gone already is success. */
   async delete(key: string): Promise<void> {
-    this.#write(`delete ${key}`, key, ({ records }) => {
-      records.removeSync(key);
+    this.#write(`delete ${key}`, () => {
+      for (const { records } of this.#files(key)) records.removeSync(key);
     });
   }
 
@@ -69,11 +69,14 @@ export class Store {
     await this.#saved.root.close();
   }
 
-  /** Where one of the two is not written, the next start makes the lasting like the other. */
-  #write(what: string, key: string, fn: (file: OpenStoreFile) => void): void {
+  /** Where a record is. If only the first of two is written, the next start makes it like the other. */
+  #files(key: string): readonly OpenStoreFile[] {
+    return isLasting(key) ? [this.#saved, this.#live] : [this.#live];
+  }
+
+  #write(what: string, fn: () => void): void {
     try {
-      if (isLasting(key)) fn(this.#saved);
-      fn(this.#live);
+      fn();
     } catch (cause) {
       throw storeError(`store ${this.#directory}: ${what}`, this.#directory, cause);
     }

@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { NetworkInspectInfo } from "dockerode";
 import type { EngineLine } from "../lab/engines.ts";
 import { BOX } from "../lab/image.ts";
+import { until } from "../support/until.ts";
 import { allAtOnce, onEachEngine } from "./each-engine.ts";
 import { bridgeOf, hostEndOf, interfaces, privateParentOf } from "./interfaces.ts";
 import { pings } from "./packets.ts";
@@ -155,12 +156,9 @@ async function onTheHost(site: Site): Promise<object> {
 async function nextAnswer({ host }: Site, method: string): Promise<() => Promise<void>> {
   const { length } = await host.tsnetLog();
   return async () => {
-    const deadline = Date.now() + ASKED_MS;
-    while (!(await host.tsnetLog()).includes(`"method":"${method}"`, length)) {
-      assert.ok(Date.now() < deadline, `no answer to ${method}`);
-      // The engine's next request is a few milliseconds away.
-      await sleep(1);
-    }
+    const isThere = async () => (await host.tsnetLog()).includes(`"method":"${method}"`, length);
+    // The engine's next request is a few milliseconds away.
+    await until(`an answer to ${method}`, isThere, { timeoutMs: ASKED_MS, everyMs: 1 });
   };
 }
 

@@ -117,7 +117,7 @@ export class Site {
       onBridge: async () => {
         firewall.setEngineBridges(this.engineBridges);
       },
-      askEngine: () => Promise.resolve(false),
+      askForBridges: () => Promise.resolve(false),
       onMoved: ({ id }: Endpoint) => void this.moved.push(id),
     };
     const reconciler = new Reconciler(driver, state, host, firewall, companions, log);

@@ -21,19 +21,17 @@ export type Operation = (typeof OPERATIONS)[number];
 export const PARENT = "wire0";
 
 const DUAL_STACK = NETWORKS["dual stack"] ?? assert.fail();
+const HOST_ACCESS = {
+  ...DUAL_STACK,
+  options: { backend: "macvlan", parent: PARENT, host_access: "on" },
+} as const;
 
 /** A network of each backend, with the plans that have most steps. Their ids are the same, so one at a time. */
 export const KINDS = {
   bridge: DUAL_STACK,
-  "macvlan with host access": {
-    ...DUAL_STACK,
-    options: { backend: "macvlan", parent: PARENT, host_access: "on" },
-  },
+  "macvlan with host access": HOST_ACCESS,
   "macvlan without a parent": { ...DUAL_STACK, options: { backend: "macvlan" } },
-  "macvlan in a sandbox": {
-    ...DUAL_STACK,
-    options: { backend: "macvlan", parent: PARENT, host_access: "on" },
-  },
+  "macvlan in a sandbox": HOST_ACCESS,
 } as const satisfies Record<string, NetworkRequest>;
 export type Kind = keyof typeof KINDS;
 

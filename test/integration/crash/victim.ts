@@ -68,7 +68,7 @@ class Victim {
       onBridge: async () => {
         this.#firewall.setEngineBridges([]);
       },
-      askEngine: () => Promise.resolve(false),
+      askForBridges: () => Promise.resolve(false),
       onMoved: () => undefined,
     };
     this.#reconciler = new Reconciler(this.#driver, state, this.#host, this.#firewall, companions, log);
