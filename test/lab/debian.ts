@@ -73,13 +73,23 @@ export async function withLock<T>(name: string, action: () => Promise<T>): Promi
 
 /** Installs Debian packages that the machine does not have, with its own apt. Does nothing where all are there. */
 export async function install(...packages: string[]): Promise<void> {
+  if ((await missing(packages)).length === 0) return;
+  await withLock("install", async () => {
+    const names = await missing(packages);
+    if (names.length > 0) await aptInstall(names);
+  });
+}
+
+async function missing(packages: readonly string[]): Promise<string[]> {
   const { stdout } = await run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", ...packages], {
     allowFailure: true,
   });
-  const missing = packages.filter((name) => !stdout.includes(`${name} installed\n`));
-  if (missing.length === 0) return;
+  return packages.filter((name) => !stdout.includes(`${name} installed\n`));
+}
+
+async function aptInstall(packages: readonly string[]): Promise<void> {
   const env = { DEBIAN_FRONTEND: "noninteractive" };
-  const command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", ...missing];
+  const command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", ...packages];
   const first = await run(command, { allowFailure: true, timeoutMs: 300_000, env });
   if (first.code === 0) return;
   await run(["apt-get", "update", "-qq"], { timeoutMs: 300_000 });
