@@ -1,5 +1,16 @@
 import { isErrno } from "../errors.ts";
-import { attributes, bytes, nest, readText, readU32, text, u16, u32, u8 } from "./netlink-message.ts";
+import {
+  attributes,
+  bytes,
+  nest,
+  readMac,
+  readText,
+  readU32,
+  text,
+  u16,
+  u32,
+  u8,
+} from "./netlink-message.ts";
 import { CREATE_EXCLUSIVE, RTM, type Rtnetlink } from "./rtnetlink.ts";
 
 /** Attributes of a link, linux/if_link.h. */
@@ -201,11 +212,7 @@ export function parseLink(payload: Buffer): Link {
     up: (payload.readUInt32LE(8) & IFF_UP) !== 0,
     name: readText(found.get(IFLA.IFNAME)),
     kind: readText(info.get(INFO.KIND)),
-    mac:
-      found
-        .get(IFLA.ADDRESS)
-        ?.toString("hex")
-        .replace(/..(?!$)/g, "$&:") ?? "",
+    mac: readMac(found.get(IFLA.ADDRESS)),
     mtu: readU32(found.get(IFLA.MTU)),
     carrier: found.get(IFLA.CARRIER)?.[0] === 1,
     ethernet: payload.readUInt16LE(2) === ARPHRD_ETHER,

@@ -1,6 +1,6 @@
 import { isErrno } from "../errors.ts";
 import { formatIp, ipBytes, parseIp } from "../ip.ts";
-import { attributes, bytes, u8 } from "./netlink-message.ts";
+import { attributes, bytes, readMac, u8 } from "./netlink-message.ts";
 import { PROTOCOL } from "./route.ts";
 import { CREATE_OR_REPLACE, RTM, type Rtnetlink } from "./rtnetlink.ts";
 
@@ -9,6 +9,9 @@ const NDA = { DST: 1, LLADDR: 2, PROTOCOL: 12 } as const;
 /** Never asked for again (linux/neighbour.h). */
 const NUD_PERMANENT = 0x80;
 const NDMSG = 12;
+/** The kernel lets a dump of this family be of one link, if it is asked with the head of links (rtnl_fdb_dump). */
+const AF_BRIDGE = 7;
+const IFINFOMSG = 16;
 
 /** Which MAC has an address on a link, known once and for all. */
 export interface Neighbour {
@@ -39,14 +42,23 @@ export class Neighbours {
     try {
       const answer = await this.#netlink.request(`ip neigh get ${address}`, RTM.GETNEIGH, 0, payload);
       if ((answer.readUInt16LE(8) & NUD_PERMANENT) === 0) return undefined;
-      return attributes(answer, NDMSG)
-        .get(NDA.LLADDR)
-        ?.toString("hex")
-        .replace(/..(?!$)/g, "$&:");
+      return readMac(attributes(answer, NDMSG).get(NDA.LLADDR));
     } catch (error) {
       if (isErrno(error, "ENOENT", "ENODEV")) return undefined;
       throw error;
     }
+  }
+
+  /**
+   * The MACs beside its own that a link takes frames for: on a macvlan's parent those of the macvlans that are up,
+   * whatever namespace they are in, but for one in mode passthru, which has the parent's.
+   */
+  async takenBy(link: number): Promise<Set<string>> {
+    const head = Buffer.alloc(IFINFOMSG);
+    head.writeUInt8(AF_BRIDGE, 0);
+    head.writeInt32LE(link, 4);
+    const answers = await this.#netlink.dump("bridge fdb show", RTM.GETNEIGH, head);
+    return new Set(answers.map((payload) => readMac(attributes(payload, NDMSG).get(NDA.LLADDR))));
   }
 
   /** Makes an entry, in place of what is known of the address. */

@@ -73,3 +73,8 @@ export function readText(buffer: Buffer | undefined): string {
 export function readU32(buffer: Buffer | undefined): number {
   return buffer && buffer.length >= 4 ? buffer.readUInt32LE() : 0;
 }
+
+/** A MAC attribute in the usual form, `02:42:…`; empty where it is absent. */
+export function readMac(buffer: Buffer | undefined): string {
+  return buffer?.toString("hex").replace(/..(?!$)/g, "$&:") ?? "";
+}

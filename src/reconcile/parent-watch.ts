@@ -34,7 +34,7 @@ export class ParentWatch {
 
   /**
    * The networks that have to be looked after because of a change to a link. The kernel also tells of a parent
-   * whenever a link on it comes or goes, which is nothing to look after all of them for.
+   * whenever a link on it comes or goes, which is nothing to look after all of them for; see {@link missing}.
    */
   changed({ name, index, up, carrier, mtu, gsoMaxSize }: Link, gone: boolean): readonly Network[] {
     const networks = this.on(name);
@@ -46,6 +46,16 @@ export class ParentWatch {
     if (this.#seen.get(name) === now) return [];
     this.#seen.set(name, now);
     return networks;
+  }
+
+  /**
+   * Endpoints whose links on a parent are not up in their sandboxes, or not there: somebody may have deleted one, which
+   * is told in the sandbox and not here.
+   */
+  async missing(host: Host, { name, index }: Link): Promise<Endpoint[]> {
+    const taken = await host.neighbours.takenBy(index);
+    const endpoints = this.on(name).flatMap(({ id }) => this.#state.endpoints(id));
+    return endpoints.filter(({ sandbox, mac }) => sandbox && !taken.has(mac));
   }
 
   /** The endpoint whose link went into its sandbox when it vanished from the host: of a veth pair, one end stays. */

@@ -255,8 +255,11 @@ export class Reconciler {
   }
 
   #onLink(link: Link, gone: boolean): void {
-    for (const { id } of this.#parents.changed(link, gone))
+    const concerned = this.#parents.changed(link, gone);
+    for (const { id } of concerned)
       this.#schedule.soon(`parent of ${id}`, LINK_SETTLE_MS, () => this.#whole(id));
+    if (!gone && concerned.length === 0 && this.#parents.on(link.name).length > 0)
+      this.#schedule.soon(`links on ${link.name}`, LINK_SETTLE_MS, () => this.#linksOn(link));
     // Changes to a port's flags are announced without its alias, and an alias can be cleared.
     const owner = ownerOf(link.alias) ?? this.#state.ownerOfLink(link.name);
     const moved = gone ? this.#parents.moved(link, owner) : undefined;
@@ -295,6 +298,12 @@ export class Reconciler {
   async #bridgeAndPorts(network: string): Promise<void> {
     if (!(await this.#network(network))) return;
     for (const { id } of this.#state.endpoints(network)) await this.#endpoint(network, id);
+  }
+
+  /** A link on a parent came or went; the kernel does not say which. */
+  async #linksOn(parent: Link): Promise<void> {
+    for (const { network, id } of await this.#parents.missing(this.#host, parent))
+      await this.#endpoint(network, id);
   }
 
   async #addresses(index: number): Promise<void> {

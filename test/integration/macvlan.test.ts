@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { isDeepStrictEqual } from "node:util";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Announcer } from "../../src/reconcile/announcer.ts";
 import type { EndpointRequest, NetworkRequest } from "../../src/model.ts";
@@ -94,14 +95,14 @@ describe("macvlan backend on the kernel", () => {
 
       it("is not changed by being made a second time, nor after a restart", async () => {
         await make();
-        const [made, records] = [await everything(), site.records()];
+        const [made, records] = [await hostState(), site.records()];
         await make();
         await site.restart();
         await make();
-        assert.deepEqual(await everything(), made);
+        assert.deepEqual(await hostState(), made);
         assert.deepEqual(site.records(), records);
         assert.deepEqual(await site.reconcile(), {});
-        assert.deepEqual(await everything(), made);
+        assert.deepEqual(await hostState(), made);
       });
 
       it("leaves the host as it was, in whatever order it is deleted", async () => {
@@ -120,20 +121,20 @@ describe("macvlan backend on the kernel", () => {
 
       it("is made again by the reconciler when all of it is gone", async () => {
         await make();
-        const made = await everything();
+        const made = await hostState();
         for (const name of [CONTAINER_END, SHIM, `tsp${id(1).slice(0, 12)}`])
           await run(["ip", "link", "delete", name], { allowFailure: true });
         await flushRules({ chains: true });
-        assert.notDeepEqual(await everything(), made);
+        assert.notDeepEqual(await hostState(), made);
         const drift = await site.reconcile();
         assert.ok((drift["link"] ?? 0) >= 1);
-        assert.deepEqual(await everything(), made);
+        assert.deepEqual(await hostState(), made);
       });
 
       it("leaves host and store as they were, whichever step fails, and can be made then", async function () {
         this.timeout(120_000);
         for (const name of ["network", "endpoint"] as const) {
-          const [host, store] = [await everything(), JSON.stringify(site.records())];
+          const [host, store] = [await hostState(), JSON.stringify(site.records())];
           let steps = 1;
           for (let step = 0; step < steps; step += 1)
             for (const moment of MOMENTS) {
@@ -143,7 +144,7 @@ describe("macvlan backend on the kernel", () => {
               if (name === "network" && site.faults.calls.length === 0) break;
               assert.match(failure, /fault (before|after) apply/);
               const what = `${site.faults.calls[step] ?? "?"}, ${moment}`;
-              assert.deepEqual(await everything(), host, what);
+              assert.deepEqual(await hostState(), host, what);
               assert.equal(JSON.stringify(site.records()), store, what);
               site.faults.plan();
               await one(name);
@@ -152,7 +153,7 @@ describe("macvlan backend on the kernel", () => {
               site.faults.plan();
               if (name === "network") await site.driver.deleteNetwork(network.id);
               else await site.driver.deleteEndpoint(network.id, endpoint.id);
-              assert.deepEqual(await everything(), host, what);
+              assert.deepEqual(await hostState(), host, what);
             }
           await one(name);
         }
@@ -176,7 +177,7 @@ describe("macvlan backend on the kernel", () => {
               site.faults.plan();
               site.engineKnows = [];
               await site.reconcile();
-              assert.deepEqual(await everything(), { ...atFirst, routes: [], neighbours: [] }, what);
+              assert.deepEqual(await hostState(), atFirst, what);
               assert.deepEqual(site.records(), {}, what);
             }
         }
@@ -262,6 +263,20 @@ describe("macvlan backend on the kernel", () => {
       assert.deepEqual(await sandbox.describe(), before);
       assert.equal(site.reconciler.health.degraded.size, 0);
       assert.deepEqual(await site.reconcile(), {});
+    });
+
+    it("is back within a second when somebody deletes it there, logged and counted", async function () {
+      // As below.
+      this.retries(2);
+      const sandbox = await joined();
+      const before = await sandbox.describe();
+      await site.reconciler.start();
+      const start = Date.now();
+      await sandbox.ip("link delete eth0");
+      await until("it is there again", async () => (await sandbox.links()).includes("eth0"));
+      await until("it is as it was", async () => isDeepStrictEqual(await sandbox.describe(), before));
+      assert.ok(site.repairedAt - start < 1000, `it took ${String(site.repairedAt - start)} ms`);
+      assert.equal(site.reconciler.health.drift.get("link"), 1);
     });
 
     it("is made anew where a daemon that was killed left half of it", async () => {
@@ -478,13 +493,13 @@ describe("macvlan backend on the kernel", () => {
         this.retries(2);
         await site.driver.createNetwork(network);
         await site.driver.createEndpoint(endpointOf(network, 2));
-        const made = { ...(await everything()), setting: readSysctl(setting) };
+        const made = { ...(await hostState()), setting: readSysctl(setting) };
         await site.reconciler.start();
         await act();
         const start = Date.now();
         await until("it is repaired", async () => {
           if (!site.reconciler.health.drift.has(drift)) return false;
-          assert.deepEqual({ ...(await everything()), setting: readSysctl(setting) }, made);
+          assert.deepEqual({ ...(await hostState()), setting: readSysctl(setting) }, made);
           return true;
         });
         assert.ok(site.repairedAt - start < 1000, `it took ${String(site.repairedAt - start)} ms`);
@@ -531,11 +546,6 @@ function endpointOf(network: NetworkRequest, number: number): EndpointRequest {
 
 function linkOf(number: number): string {
   return `tsc${id(number).slice(0, 12)}`;
-}
-
-/** The host, with what leads from it to containers. */
-async function everything(): Promise<object> {
-  return { ...(await hostState()), routes: await routes(), neighbours: await neighbours() };
 }
 
 /** The routes by the host's own link. */
