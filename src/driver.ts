@@ -208,11 +208,12 @@ export class Driver {
   /** The container is leaving; the engine still holds its link. An unknown endpoint is gone already. */
   async leave(networkId: string, id: string): Promise<void> {
     const beside = await this.#lock.run(networkId, async () => {
-      const left = await this.#ports.unpublish(networkId, id);
-      if (!left) return undefined;
-      const { sandbox = left.left ?? "", ...apart } = left;
-      await this.#state.endpointRecord({ ...apart, left: sandbox }).apply();
-      return this.#beside(left);
+      const network = this.#state.network(networkId);
+      const endpoint = this.#state.endpoint(networkId, id);
+      if (!network || !endpoint) return undefined;
+      const { sandbox = endpoint.left ?? "", ...apart } = endpoint;
+      await this.#ports.unpublish(network, endpoint, { ...apart, left: sandbox });
+      return this.#beside(endpoint);
     });
     if (beside) await this.#tell(beside);
   }
@@ -228,8 +229,12 @@ export class Driver {
   }
 
   /** Takes back what an endpoint publishes; nothing being published is success. */
-  async revoke(network: string, id: string): Promise<void> {
-    await this.#lock.run(network, () => this.#ports.unpublish(network, id));
+  async revoke(networkId: string, id: string): Promise<void> {
+    await this.#lock.run(networkId, async () => {
+      const network = this.#state.network(networkId);
+      const endpoint = this.#state.endpoint(networkId, id);
+      if (network && endpoint?.ports) await this.#ports.unpublish(network, endpoint, endpoint);
+    });
   }
 
   /** Everything that makes a network, the record first. */

@@ -56,16 +56,20 @@ export class Ports {
   /**
    * Takes back what an endpoint publishes. Its network must be locked.
    *
-   * @returns the endpoint without ports; undefined if there is none
+   * @param after what is on record of the endpoint from then on; if that cannot be written, nothing is taken back
    */
-  async unpublish(networkId: string, id: string): Promise<Endpoint | undefined> {
-    const network = this.#state.network(networkId);
-    const endpoint = this.#state.endpoint(networkId, id);
-    if (!network || !endpoint?.ports) return endpoint;
-    await revertAll(this.#backend(network).publish?.(network, endpoint) ?? [], stepLog(this.#log, networkId));
-    const { ports: _, ...silent } = endpoint;
+  async unpublish(network: Network, endpoint: Endpoint, after: Endpoint): Promise<void> {
+    const { ports, ...silent } = after;
     await this.#state.endpointRecord(silent).apply();
-    return silent;
+    if (!ports) return;
+    try {
+      const steps = this.#backend(network).publish?.(network, endpoint) ?? [];
+      await revertAll(steps, stepLog(this.#log, network.id));
+    } catch (error) {
+      // Whatever is left must be on record.
+      await this.#state.endpointRecord(after).apply();
+      throw error;
+    }
   }
 
   async #replace(networkId: string, id: string, bindings: readonly PortBinding[]): Promise<void> {
@@ -98,7 +102,7 @@ export class Ports {
             { network: network.id, endpoint: id },
             "its container is gone; its ports are free again",
           );
-          await this.unpublish(network.id, id);
+          await this.unpublish(network, endpoint, endpoint);
           found = true;
         });
     return found;

@@ -55,12 +55,12 @@ export class Relay {
    */
   start(key: string, fd: number, { protocol, family, clients, target }: Relayed): boolean {
     if (this.#running.has(key)) return false;
+    receiveOnlyFrom(fd, family, clients);
     // Not dup(2): the programs that the daemon starts must not get it.
     const own = this.#control(fd, F_DUPFD_CLOEXEC, "int", 0) as number;
     // libuv lets others share the addresses of its UDP sockets, but this one is there to keep its own.
     const keep = () => this.#option(fd, SOL_SOCKET, SO_REUSEADDR, OFF, OFF.length) as number;
     const end = protocol === "tcp" ? relayTcp(own, target) : relayUdp(own, family, target, keep);
-    receiveOnlyFrom(fd, family, clients);
     this.#running.set(key, end);
     return true;
   }

@@ -2,11 +2,11 @@ import assert from "node:assert/strict";
 import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { TsnetError } from "../../src/errors.ts";
+import { TsnetError, reason } from "../../src/errors.ts";
 import { lockDirectory } from "../../src/store/directory-lock.ts";
 import { Store } from "../../src/store/store.ts";
 import { run } from "../lab/command.ts";
-import { hostState, ip, mustBeIsolated, wipe } from "../support/isolated.ts";
+import { hostState, ip, mustBeIsolated, ruleLines, wipe } from "../support/isolated.ts";
 import { NETWORKS, PORTS, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { Site } from "../support/site.ts";
@@ -70,6 +70,23 @@ describe("a state directory", () => {
         await attempt();
         assert.notDeepEqual(site.records(), before.records);
         assert.deepEqual(await site.reconcile(), {});
+      });
+
+    for (const what of ["revoke", "leave"] as const)
+      it(`takes nothing back in ${what} that stays on record, or all of it`, async () => {
+        await site.driver.join(network.id, endpoint.id, "/run/docker/netns/x");
+        await site.driver.publish(network.id, endpoint.id, PORTS);
+        const published = { host: await hostState(), records: site.records() };
+        fill();
+        const failure = await site.driver[what](network.id, endpoint.id).catch(reason);
+        if (failure !== undefined) {
+          assert.match(failure, full);
+          assert.deepEqual({ host: await hostState(), records: site.records() }, published);
+        }
+        empty();
+        await site.driver[what](network.id, endpoint.id);
+        assert.deepEqual((await hostState()).sockets, []);
+        assert.doesNotMatch((await ruleLines(4)).join("\n"), /--dport 8080/);
       });
 
     it("lets everything be read, looked at and repaired", async () => {
