@@ -166,6 +166,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
         name: hostEnd(endpoint.id),
         peer: containerEnd(endpoint.id),
         bridge: bridgeOf(network),
+        adopted: network.found.adopted,
         alias: linkAlias("endpoint", endpoint.id),
         mac: endpoint.mac,
         hostMac: hostEndMac(endpoint.id),

@@ -23,6 +23,8 @@ export interface VethSpec {
   /** The end that the engine moves into the sandbox. */
   readonly peer: string;
   readonly bridge: string;
+  /** The bridge is somebody else's: what it is like stays. */
+  readonly adopted: boolean;
   readonly alias: string;
   /** Of the sandbox's end. */
   readonly mac: string;
@@ -45,8 +47,9 @@ export function bridgeLink(host: Host, spec: BridgeSpec): Step {
     async apply() {
       const there = await host.link(name);
       if (!there) {
-        await host.links.add({ name, kind: "bridge", group: LINK_GROUP, mac, mtu, up: true });
-        await host.links.set(name, { alias });
+        await host.links.add({ name, kind: "bridge", group: LINK_GROUP, mac, up: true });
+        // An MTU that it is made with is not its own: it would have the default again when its last port goes.
+        await host.links.set(name, { alias, mtu });
         return true;
       }
       mustBeOurs(there, "bridge", alias);
@@ -104,7 +107,7 @@ export function vethPair(host: Host, spec: VethSpec): Step {
 }
 
 async function addPair(host: Host, spec: VethSpec, master: Link): Promise<void> {
-  const { name, alias, hostMac, mtu, isolated, containerPackets } = spec;
+  const { name, alias, bridge, hostMac, mtu, isolated, containerPackets } = spec;
   const limit = await host.bigPackets();
   const big = limit > 0 ? { gsoMaxSize: limit } : {};
   const largest = limit > 0 ? { gsoMaxSize: Math.min(limit, containerPackets ?? limit) } : {};
@@ -120,8 +123,14 @@ async function addPair(host: Host, spec: VethSpec, master: Link): Promise<void> 
   } as const;
   await addPort(host, master, { ...port, peer, ...big });
   await host.links.set(name, { alias, isolated, linkLocal: false });
-  // A bridge can have no larger packets than its ports, so it gets them with the first one.
-  if (master.gsoMaxSize < limit) await host.links.set(master.name, big);
+  if (!spec.adopted && master.gsoMaxSize < limit) await raisePackets(host, bridge);
+}
+
+/** A bridge takes no larger packets than the smallest of its ports does, so it gets them with the first one. */
+async function raisePackets(host: Host, bridge: string): Promise<void> {
+  const there = await host.links.get(bridge);
+  if (there && there.gsoMaxSize < there.gsoLimit)
+    await host.links.set(bridge, { gsoMaxSize: there.gsoLimit });
 }
 
 /**

@@ -99,7 +99,7 @@ describe("a daemon that is killed", () => {
     await perform(kind, operations);
     await sandbox?.take(endpointOf(KINDS[kind]), "eth0");
   };
-  const everything = async (): Promise<Host> => ({ ...(await onHost()), inside: await sandbox?.links() });
+  const everything = async (): Promise<Host> => ({ ...(await hostState()), inside: await sandbox?.links() });
   const giveUp = async (kind: Kind, when: string) => {
     const { records } = await perform(kind, GIVE_UP);
     assert.deepEqual(records, {}, `records after all was deleted, ${when}`);
@@ -197,24 +197,10 @@ describe("a daemon that is killed", () => {
     });
 });
 
-/** Everything on the host, with what leads from it to macvlan containers. */
+/** Everything on the host and in the sandbox. */
 interface Host extends HostState {
-  readonly routes: readonly string[];
-  readonly neighbours: readonly string[];
   /** Links in the sandbox, if there is one. */
   readonly inside: readonly string[] | undefined;
-}
-
-async function onHost(): Promise<Omit<Host, "inside">> {
-  const lines = async (...command: string[]) => {
-    const { stdout } = await run(["ip", ...command]);
-    return stdout.split("\n").filter(Boolean).sort();
-  };
-  const families = await Promise.all(["-4", "-6"].map((family) => lines(family, "route")));
-  // The kernel's own of link-local addresses come when a link has its carrier, in their own time.
-  const routes = families.flat().filter((route) => !route.startsWith("fe80:"));
-  const neighbours = await lines("neigh", "show", "nud", "permanent");
-  return { ...(await hostState()), routes, neighbours };
 }
 
 /** Each operation behind those before it. */

@@ -1,6 +1,6 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { LEAVING_GROUP } from "../../src/names.ts";
+import { LEAVING_GROUP, LINK_GROUP } from "../../src/names.ts";
 import { run } from "../lab/command.ts";
 import { until } from "./until.ts";
 
@@ -36,6 +36,11 @@ export interface HostState {
   /** `NAME ADDRESS/LENGTH`, without link-local ones, which the kernel gives. */
   readonly addresses: readonly string[];
   readonly rules: Readonly<Record<4 | 6, readonly string[]>>;
+  readonly routes: readonly string[];
+  /** Those that are permanent. */
+  readonly neighbours: readonly string[];
+  /** Protocol and address of what listens. */
+  readonly sockets: readonly string[];
 }
 
 /**
@@ -119,21 +124,40 @@ export async function ruleLines(
 export async function hostState(): Promise<HostState> {
   const leaving = async () => (await ipLinks()).some(({ group }) => group === String(LEAVING_GROUP));
   await until("links on their way out are gone", async () => !(await leaving()));
-  const links = (await ipLinks()).map(({ ifname, mtu, flags, address, master, group, ifalias, linkinfo }) => [
-    ifname,
-    {
+  const links = (await ipLinks()).map(({ ifname, flags, linkinfo, ...link }) => {
+    const { mtu, address, master, group, ifalias, gso_max_size: packets } = link;
+    const state = {
       ...{ mtu, address, master, group, ifalias },
+      // A bridge of tsnet's gets larger ones with its first port, and keeps them.
+      ...(group === String(LINK_GROUP) ? {} : { packets }),
       up: flags.includes("UP"),
       kind: linkinfo?.info_kind,
       isolated: linkinfo?.info_slave_data?.isolated,
       sysctls: LINK_SYSCTLS.map((key) => readSysctl(key.replace("LINK", ifname))),
-    },
-  ]);
+    };
+    return [ifname, state];
+  });
   return {
     links: Object.fromEntries(links) as Record<string, object>,
     addresses: await hostAddresses(),
     rules: { 4: await ruleLines(4), 6: await ruleLines(6) },
+    // The kernel's own of link-local addresses come when a link has its carrier, in their own time.
+    routes: (await Promise.all(["-4", "-6"].map((family) => lines("ip", family, "route"))))
+      .flat()
+      .filter((route) => !route.startsWith("fe80:"))
+      .map((route) => route.replace(" linkdown", "").trimEnd()),
+    neighbours: await lines("ip", "neigh", "show", "nud", "permanent"),
+    sockets: (await lines("ss", "-Hln", "-A", "tcp,udp,sctp")).map((line) => {
+      const [protocol, , , , local] = line.split(/\s+/);
+      return `${protocol} ${local}`;
+    }),
   };
+}
+
+/** What a command prints, sorted. */
+async function lines(...command: readonly string[]): Promise<string[]> {
+  const { stdout } = await run(command);
+  return stdout.split("\n").filter(Boolean).sort();
 }
 
 /** Reads a sysctl of this namespace, its name with slashes. */
