@@ -42,26 +42,26 @@ export function adminRoutes(state: State, health: Health, engine: Engine): Route
 }
 
 async function ports(state: State, engine: Engine): Promise<PortView[]> {
-  const views: PortView[] = [];
-  for (const { id } of state.networks()) {
-    const publishing = state.endpoints(id).filter((endpoint) => endpoint.ports?.length);
-    if (publishing.length === 0) continue;
-    // Names are a help to the reader; without an engine the ids have to do.
-    const names = await engine
-      .names(id)
-      .catch(() => ({ network: id, containers: new Map<string, string>() }));
-    for (const endpoint of publishing)
-      for (const port of endpoint.ports ?? [])
-        views.push({
-          container: names.containers.get(endpoint.id) ?? "",
-          network: names.network,
-          endpoint: endpoint.id,
-          protocol: port.protocol,
-          ...(port.host ? { host: port.host } : {}),
-          target: { address: targetOf(endpoint, port), port: port.containerPort },
-        });
-  }
-  return views;
+  // All at once: one that does not answer must not be waited for once for each network.
+  const views = await Promise.all(state.networks().map(({ id }) => portsOf(id, state, engine)));
+  return views.flat();
+}
+
+async function portsOf(network: string, state: State, engine: Engine): Promise<PortView[]> {
+  const publishing = state.endpoints(network).filter((endpoint) => endpoint.ports?.length);
+  if (publishing.length === 0) return [];
+  // Names are a help to the reader; without an engine the ids have to do.
+  const names = await engine.names(network).catch(() => ({ network, containers: new Map<string, string>() }));
+  return publishing.flatMap((endpoint) =>
+    (endpoint.ports ?? []).map((port) => ({
+      container: names.containers.get(endpoint.id) ?? "",
+      network: names.network,
+      endpoint: endpoint.id,
+      protocol: port.protocol,
+      ...(port.host ? { host: port.host } : {}),
+      target: { address: targetOf(endpoint, port), port: port.containerPort },
+    })),
+  );
 }
 
 function status(state: State, health: Health): StatusView {

@@ -9,12 +9,14 @@ import type { Engine } from "./engine.ts";
  * What is younger than this may be one that it is still making.
  */
 const MAKING_MS = 20_000;
+/** One network may have gone meanwhile, or the engine be busy. */
+const AGAIN_MS = 1000;
 
 /**
  * Deletes what the engine no longer knows. The engine forgets networks and endpoints even when the plugin
  * was down or failed at it, and never asks again. What cannot be deleted is told of and keeps nothing else.
  *
- * @returns milliseconds until what was spared now, being young, is no longer
+ * @returns milliseconds until there is more to say: what was spared is no longer young, or a network can be read
  */
 export async function catchUp(
   engine: Engine,
@@ -22,7 +24,7 @@ export async function catchUp(
   state: State,
   log: Logger,
 ): Promise<number | undefined> {
-  let spared = false;
+  let again: number | undefined;
   const isOld = (createdAt: number) => Date.now() - createdAt >= MAKING_MS;
   const known = new Set((await engine.networks()).map(({ id }) => id));
   const remove = async (ids: { network: string; endpoint?: string }, removal: () => Promise<void>) => {
@@ -36,15 +38,19 @@ export async function catchUp(
   for (const { id: network, createdAt } of state.networks()) {
     if (!known.has(network)) {
       if (isOld(createdAt)) await remove({ network }, () => driver.deleteNetwork(network));
-      else spared = true;
+      else again ??= MAKING_MS;
       continue;
     }
     if (state.endpoints(network).length === 0) continue;
-    const attached = await engine.endpoints(network);
+    const attached = await engine.endpoints(network).catch((error: unknown) => {
+      log.info({ network, reason: reason(error) }, "could not compare with the engine; will try again");
+      again = AGAIN_MS;
+    });
+    if (!attached) continue;
     for (const { id: endpoint, createdAt } of state.endpoints(network).filter(({ id }) => !attached.has(id)))
       if (isOld(createdAt))
         await remove({ network, endpoint }, () => driver.deleteEndpoint(network, endpoint));
-      else spared = true;
+      else again ??= MAKING_MS;
   }
-  return spared ? MAKING_MS : undefined;
+  return again;
 }

@@ -52,6 +52,7 @@ export class EngineWatch {
         again = await this.#compare();
       } catch (error) {
         this.#log.info({ reason: reason(error) }, "could not compare with the engine; will try again");
+        again = RETRY_MS;
       }
       await pause(again ?? INTERVAL_MS, end);
     }

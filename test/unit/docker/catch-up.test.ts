@@ -75,6 +75,16 @@ describe("catchUp", () => {
     assert.deepEqual([...world.things], before);
   });
 
+  it("goes on past a network that cannot be read, and asks to be called again soon", async () => {
+    const run = await started(3_600_000);
+    const engine = engineWith({ ...everything, [id(2)]: [id(33)] });
+    const endpoints = (network: string) =>
+      network === id(1) ? Promise.reject(new Error("no such network")) : engine.endpoints(network);
+    assert.equal(await run(Object.assign(engineWith(everything), { endpoints })), 1000);
+    assert.equal(await run(engineWith(everything)), undefined);
+    assert.ok(![...world.things].some((thing) => thing.includes(id(34).slice(0, 6))));
+  });
+
   it("deletes a network that the engine has forgotten, with its endpoints", async () => {
     const run = await started(3_600_000);
     await run(engineWith({ [id(2)]: [id(33), id(34)] }));
