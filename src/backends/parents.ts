@@ -34,7 +34,8 @@ export async function findParent(
   if (!link) return { parent: { name: asked, made: await missingVlan(host, asked) } };
   await mustCarry(host, link);
   const vlan = link.alias === linkAlias("parent", asked) ? vlanOf(asked) : undefined;
-  return { parent: { name: asked, ...(vlan ? { made: vlan } : {}) }, link };
+  // It may have been asked for by another of its names (altname, ip-link(8)).
+  return { parent: { name: link.name, ...(vlan ? { made: vlan } : {}) }, link };
 }
 
 /**
@@ -67,7 +68,7 @@ async function missingVlan(host: Host, name: string): Promise<NonNullable<Parent
       "unsupported",
       `parent ${name} is not there and cannot be made: this kernel has no 802.1q (CONFIG_VLAN_8021Q)`,
     );
-  return vlan;
+  return { ...vlan, base: base.name };
 }
 
 /** `eth0.50` is VLAN 50 of eth0. */

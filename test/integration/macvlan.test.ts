@@ -511,6 +511,15 @@ describe("macvlan backend on the kernel", () => {
   describe("events", () => {
     const network = NETWORKS["dual stack with host access"] ?? assert.fail();
 
+    it("of a parent that was asked for by another of its names are the network's", async () => {
+      await ip("link property add dev wire0 altname the-lan");
+      await site.reconciler.start();
+      await site.driver.createNetwork({ ...network, options: { ...network.options, parent: "the-lan" } });
+      await ip("link set wire0 down");
+      const trouble = () => site.reconciler.health.degraded.get(`network ${network.id}`);
+      await until("the parent to be seen down", () => trouble() === "parent wire0 is down");
+    });
+
     it("tell that the engine has taken a link, and that a parent is gone and back", async () => {
       site.engineKnows = [id(1), id(2)];
       await site.reconciler.start();
