@@ -4,6 +4,7 @@ import type { Backend, GatewayNeed } from "./backends/backend.ts";
 import { type Backends, backendOf, parseOptions } from "./backends/index.ts";
 import { ConflictError, InvalidError, TakenError, reason } from "./errors.ts";
 import type { Rule } from "./firewall/rule.ts";
+import type { Family } from "./ip.ts";
 import { type Knowledge, isForgotten } from "./knowledge.ts";
 import { KeyedLock } from "./lock.ts";
 import type {
@@ -16,7 +17,7 @@ import type {
 } from "./model.ts";
 import { macOf } from "./names.ts";
 import { Ports } from "./ports.ts";
-import { type Step, applyAll, repairAll, revertAll, stepLog } from "./step.ts";
+import { type Step, applyAgain, applyAll, repairAll, revertAll, stepLog } from "./step.ts";
 import type { State } from "./store/state.ts";
 
 /** Share of a network's capacity at which to warn. */
@@ -86,7 +87,7 @@ export class Driver {
         throw new ConflictError(`network ${request.id} exists with other settings`);
       try {
         const network = known ?? (await this.#settle(backend, asked));
-        await applyAll(this.networkPlan(network), stepLog(this.#log, request.id));
+        await (known ? applyAgain : applyAll)(this.networkPlan(network), stepLog(this.#log, request.id));
         this.#made.add(network.id);
         await this.#warnOfTrouble(network);
       } finally {
@@ -154,7 +155,8 @@ export class Driver {
       // One that had left and was not deleted to its end comes back.
       const { left: _, ...endpoint } = known ?? asked;
       const gone = known ? [] : await this.#supplant(network, asked);
-      await applyAll(this.endpointPlan(network, endpoint), stepLog(this.#log, request.network));
+      const log = stepLog(this.#log, request.network);
+      await (known ? applyAgain : applyAll)(this.endpointPlan(network, endpoint), log);
       if (!known) this.#warnWhenNearlyFull(network);
       return { given: mac ? undefined : asked.mac, gone };
     });
@@ -224,8 +226,13 @@ export class Driver {
   }
 
   /** Publishes ports of a container whose gateway the endpoint is, see {@link Ports.publish}. */
-  publish(network: string, id: string, bindings: readonly PortBinding[]): Promise<void> {
-    return this.#ports.publish(network, id, bindings);
+  publish(
+    network: string,
+    id: string,
+    bindings: readonly PortBinding[],
+    elsewhere: readonly Family[] = [],
+  ): Promise<void> {
+    return this.#ports.publish({ network, id, bindings, elsewhere });
   }
 
   /** Takes back what an endpoint publishes; nothing being published is success. */

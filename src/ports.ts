@@ -3,11 +3,21 @@ import type { Logger } from "pino";
 import type { Backend } from "./backends/backend.ts";
 import { type Backends, backendOf } from "./backends/index.ts";
 import { ConflictError } from "./errors.ts";
+import type { Family } from "./ip.ts";
 import { type Knowledge, isForgotten } from "./knowledge.ts";
 import type { KeyedLock } from "./lock.ts";
-import type { Endpoint, Network, PortBinding, PublishedPort } from "./model.ts";
+import { type Endpoint, type Network, type PortBinding, type PublishedPort, addressOf } from "./model.ts";
 import { type Step, type StepLog, applyAll, repairAll, revertAll, stepLog } from "./step.ts";
 import type { State } from "./store/state.ts";
+
+/** What an endpoint is to publish. */
+export interface Publication {
+  readonly network: string;
+  readonly id: string;
+  readonly bindings: readonly PortBinding[];
+  /** Families that another endpoint of the container publishes for, if this one does not have them. */
+  readonly elsewhere: readonly Family[];
+}
 
 /** What the endpoints of all networks publish: the driver's operations on ports. */
 export class Ports {
@@ -43,13 +53,12 @@ export class Ports {
    * Publishes ports of a container whose gateway the endpoint is, in place of whatever it published before.
    * When one cannot be published, all is as it was.
    */
-  async publish(network: string, id: string, bindings: readonly PortBinding[]): Promise<void> {
+  async publish(asked: Publication): Promise<void> {
     try {
-      await this.#lock.run(network, () => this.#replace(network, id, bindings));
+      await this.#lock.run(asked.network, () => this.#replace(asked));
     } catch (error) {
-      // An engine that was killed never says that its containers have left, and starts them again at once.
-      if (!(error instanceof ConflictError) || !(await this.#freeGone(bindings))) throw error;
-      await this.#lock.run(network, () => this.#replace(network, id, bindings));
+      if (!(error instanceof ConflictError) || !(await this.#makeRoom(asked))) throw error;
+      await this.#lock.run(asked.network, () => this.#replace(asked));
     }
   }
 
@@ -72,7 +81,7 @@ export class Ports {
     }
   }
 
-  async #replace(networkId: string, id: string, bindings: readonly PortBinding[]): Promise<void> {
+  async #replace({ network: networkId, id, bindings, elsewhere }: Publication): Promise<void> {
     const network = this.#state.requireNetwork(networkId);
     const endpoint = this.#state.requireEndpoint(networkId, id);
     const backend = this.#backend(network);
@@ -86,26 +95,51 @@ export class Ports {
       return;
     }
     const log = stepLog(this.#log, networkId);
-    const ports = backend.choosePorts(network, endpoint, bindings);
+    const others = [...elsewhere, ...(this.#hasIpv4Elsewhere(endpoint) ? [4 as const] : [])];
+    const ports = backend.choosePorts(network, endpoint, bindings, others);
     await applyAll(republish(this.#state, backend, network, endpoint, ports, log), log);
   }
 
-  /** Takes back such ports of endpoints whose containers are gone. Resolves to whether there were any. */
-  async #freeGone(bindings: readonly PortBinding[]): Promise<boolean> {
+  /** Whether the engine asks another endpoint of the container to publish for IPv4. */
+  #hasIpv4Elsewhere({ network, sandbox }: Endpoint): boolean {
+    const others = sandbox ? this.#state.inSandbox(sandbox).filter((other) => other.network !== network) : [];
+    return others.some((other) => other.ipv4 && this.#state.network(other.network)?.internal === false);
+  }
+
+  /** Takes such ports from those that need not have them. Resolves to whether there were any. */
+  async #makeRoom({ network, id, bindings }: Publication): Promise<boolean> {
+    const sandbox = this.#state.endpoint(network, id)?.sandbox;
     let found = false;
-    for (const network of this.#state.networks())
-      for (const { id } of this.#state.endpoints(network.id).filter((one) => hasOne(one, bindings)))
-        await this.#lock.run(network.id, async () => {
-          const endpoint = this.#state.endpoint(network.id, id);
-          if (!endpoint?.ports || !(await this.#isGone(network, endpoint))) return;
-          this.#log.warn(
-            { network: network.id, endpoint: id },
-            "its container is gone; its ports are free again",
-          );
-          await this.unpublish(network, endpoint, endpoint);
-          found = true;
+    for (const other of this.#state.networks())
+      for (const { id } of this.#state.endpoints(other.id).filter((one) => hasOne(one, bindings)))
+        await this.#lock.run(other.id, async () => {
+          const endpoint = this.#state.endpoint(other.id, id);
+          if (!endpoint?.ports) return;
+          const own = sandbox !== undefined && endpoint.sandbox === sandbox;
+          if ((own && (await this.#keepDirect(other, endpoint))) || (await this.#freeGone(other, endpoint)))
+            found = true;
         });
     return found;
+  }
+
+  /** The container has come to a network that has the family: what leads to it by the other family is in the way. */
+  async #keepDirect(network: Network, endpoint: Endpoint): Promise<boolean> {
+    const { ports = [] } = endpoint;
+    const direct = ports.filter(({ family }) => addressOf(endpoint, family) !== undefined);
+    if (direct.length === ports.length) return false;
+    const log = stepLog(this.#log, network.id);
+    const backend = this.#backend(network);
+    await applyAll(republish(this.#state, backend, network, endpoint, direct, log), log);
+    return true;
+  }
+
+  /** An engine that was killed never says that its containers have left, and starts them again at once. */
+  async #freeGone(network: Network, endpoint: Endpoint): Promise<boolean> {
+    if (!(await this.#isGone(network, endpoint))) return false;
+    const ids = { network: network.id, endpoint: endpoint.id };
+    this.#log.warn(ids, "its container is gone; its ports are free again");
+    await this.unpublish(network, endpoint, endpoint);
+    return true;
   }
 
   async #isGone(network: Network, endpoint: Endpoint): Promise<boolean> {

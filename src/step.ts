@@ -80,6 +80,21 @@ async function rollBack(changed: readonly Step[], record: Step | undefined, log:
   }
 }
 
+/**
+ * Applies the steps of what is there already, past any failure, then throws what failed as one error. Nothing is taken
+ * back: somebody uses it.
+ */
+export async function applyAgain(steps: readonly Step[], log: StepLog): Promise<void> {
+  const failures: unknown[] = [];
+  for (const step of steps)
+    try {
+      if (await step.apply()) log.done(step);
+    } catch (error) {
+      failures.push(error);
+    }
+  throwAll(failures);
+}
+
 /** Reverts every step, last first, past any failure, then throws what failed as one error. */
 export async function revertAll(steps: readonly Step[], log: StepLog): Promise<void> {
   const failures: unknown[] = [];
@@ -92,6 +107,10 @@ export async function revertAll(steps: readonly Step[], log: StepLog): Promise<v
       failures.push(error);
     }
   }
+  throwAll(failures);
+}
+
+function throwAll(failures: readonly unknown[]): void {
   if (failures.length === 1) throw failures[0];
   if (failures.length > 1) throw new TsnetError("kernel", failures.map(reason).join("; "));
 }

@@ -79,7 +79,8 @@ function endpointMethods(driver: Driver): Record<string, Method> {
     }),
     "NetworkDriver.ProgramExternalConnectivity": method(wire.ProgramExternalConnectivity, async (request) => {
       const bindings = request.Options?.["com.docker.network.portmap"] ?? [];
-      await driver.publish(request.NetworkID, request.EndpointID, bindings);
+      const ipv6Elsewhere = request.Options?.["com.docker.network.driver.private.no_proxy_6to4"] ?? false;
+      await driver.publish(request.NetworkID, request.EndpointID, bindings, ipv6Elsewhere ? [6] : []);
       return {};
     }),
     "NetworkDriver.RevokeExternalConnectivity": method(

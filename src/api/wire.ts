@@ -65,7 +65,11 @@ const PortMapping = z
     hostPortEnd: Math.max(HostPort, HostPortEnd),
   }));
 
-const SandboxOptions = z.object({ "com.docker.network.portmap": z.array(PortMapping).nullish() });
+const SandboxOptions = z.object({
+  "com.docker.network.portmap": z.array(PortMapping).nullish(),
+  /** Another endpoint of the container publishes for IPv6 (engine 28). */
+  "com.docker.network.driver.private.no_proxy_6to4": z.boolean().nullish(),
+});
 
 export const NetworkOnly = z.object({ NetworkID: Id });
 export const EndpointOnly = z.object({ NetworkID: Id, EndpointID: Id });

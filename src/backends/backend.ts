@@ -1,5 +1,6 @@
 import type { z } from "zod";
 import type { Rule } from "../firewall/rule.ts";
+import type { Family } from "../ip.ts";
 import type { Endpoint, JoinResponse, Network, PortBinding, PublishedPort } from "../model.ts";
 import type { Step } from "../step.ts";
 
@@ -27,9 +28,15 @@ export interface Backend<O = unknown, F = unknown> {
   /**
    * Chooses and takes the host ports for what a container publishes. Absent: this backend cannot publish.
    *
+   * @param elsewhere families that another endpoint of the container publishes for, if this one does not have them
    * @throws {ConflictError} that names address, port and who has it; then none is taken
    */
-  choosePorts?(network: Network<O, F>, endpoint: Endpoint, bindings: readonly PortBinding[]): PublishedPort[];
+  choosePorts?(
+    network: Network<O, F>,
+    endpoint: Endpoint,
+    bindings: readonly PortBinding[],
+    elsewhere: readonly Family[],
+  ): PublishedPort[];
   /** The part of {@link publish} that keeps everybody else from the endpoint's host ports. */
   reserve?(network: Network<O, F>, endpoint: Endpoint): Step;
   /** What publishes the endpoint's ports. */

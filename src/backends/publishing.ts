@@ -27,6 +27,12 @@ export interface Publishing {
   readonly apart: readonly string[];
 }
 
+/** How ports are chosen. */
+interface Choosing extends Publishing {
+  /** Families that another endpoint of the container publishes for, if this one does not have them. */
+  readonly elsewhere: readonly Family[];
+}
+
 /** Published ports of bridge networks: a reservation on the host, and a translation in the kernel. */
 export class Publisher {
   readonly #firewall: Firewall;
@@ -50,7 +56,7 @@ export class Publisher {
    *
    * @throws {ConflictError} that names address, port and who has it
    */
-  choose(publishing: Publishing, endpoint: Endpoint, bindings: readonly PortBinding[]): PublishedPort[] {
+  choose(publishing: Choosing, endpoint: Endpoint, bindings: readonly PortBinding[]): PublishedPort[] {
     const chosen: PublishedPort[] = [];
     try {
       for (const binding of bindings) chosen.push(...this.#chooseOne(publishing, endpoint, binding, chosen));
@@ -105,7 +111,7 @@ export class Publisher {
   }
 
   #chooseOne(
-    publishing: Publishing,
+    publishing: Choosing,
     endpoint: Endpoint,
     binding: PortBinding,
     chosen: readonly PublishedPort[],
@@ -274,7 +280,7 @@ function range(first: number, last: number): number[] {
 
 /** The host addresses of a binding: the one it names, else the network's default of each family. */
 function addressesOf(
-  { defaultAddress, routed }: Publishing,
+  { defaultAddress, routed, elsewhere }: Choosing,
   endpoint: Endpoint,
   { protocol, hostAddress, containerPort }: PortBinding,
 ): { family: Family; address: string }[] {
@@ -284,6 +290,7 @@ function addressesOf(
   const reaches = (family: Family) => has(family) || (relays && (family === 4 || hasIpv6()));
   if (hostAddress) {
     const { family } = parseIp(hostAddress);
+    if (!has(family) && elsewhere.includes(family)) return [];
     if (!reaches(family))
       throw new InvalidError(
         `cannot publish ${hostAddress} to container port ${containerPort}: the container has no IPv${family} address`,
@@ -292,7 +299,9 @@ function addressesOf(
   }
   return FAMILIES.flatMap((family) => {
     const address = defaultAddress[family];
-    return address && reaches(family) ? [{ family, address }] : [];
+    return address && reaches(family) && (has(family) || !elsewhere.includes(family))
+      ? [{ family, address }]
+      : [];
   });
 }
 

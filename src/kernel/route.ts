@@ -9,6 +9,7 @@ const RT_TABLE_MAIN = 254;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;
 const RTN_UNICAST = 1;
+const RTPROT_KERNEL = 2;
 /** Answers with the route itself and not with what it means for the address. */
 const RTM_F_FIB_MATCH = 0x2000;
 const RTMSG = 12;
@@ -27,6 +28,8 @@ export interface Route {
   readonly source: string;
   /** Whether tsnet made it. */
   readonly own: boolean;
+  /** Whether it is that of an address on the link. */
+  readonly connected: boolean;
 }
 
 /** A route to be made. */
@@ -93,6 +96,7 @@ export function parseRoute(payload: Buffer): Route {
     metric: readU32(found.get(RTA.PRIORITY)),
     source: source ? formatIp(source) : "",
     own: payload[5] === PROTOCOL,
+    connected: payload[5] === RTPROT_KERNEL,
   };
 }
 

@@ -153,6 +153,40 @@ onEachEngine("forms of -p", (site) => {
     }
   });
 
+  if (site.line === "28.5")
+    it("lead to either network of a container that has one for each family", async () => {
+      const [four, six] = [subnets(), subnets()];
+      await site.network("four", "--subnet", four.v4);
+      await site.network("six", "--ipv4=false", "--ipv6", "--subnet", six.v6);
+      try {
+        await site.run("c1", "four", "--network", "six", "-p", "7080:80", "-p", "7080:80/udp");
+        await site.run("c2", "six", "-p", "7081:80");
+        assert.deepEqual(await publishedBy(site, "c2"), everywhere(7081, 80));
+        // The engine asks for IPv4 anew, which a relay has led to the other network until then.
+        await site.docker("network", "connect", "four", "c2");
+        assert.deepEqual(await publishedBy(site, "c2"), everywhere(7081, 80));
+        assert.deepEqual(
+          await publishedBy(site, "c1"),
+          [...everywhere(7080, 80), ...everywhere(7080, 80, "udp")].sort(),
+        );
+        for (const name of ["c1", "c2"]) await answerers.start(site.host, name, [80], name);
+        const { v4, v6 } = site.address;
+        const asked = [v4, v6].flatMap((address): Question[] => [
+          { address, port: 7080 },
+          { address, port: 7080, protocol: "udp" },
+          { address, port: 7081 },
+        ]);
+        // Nobody stands between.
+        const seen = Object.values(site.neighbourAddress).flatMap((client) =>
+          ["c1", "c1", "c2"].map((name) => `${name} ${client}`),
+        );
+        assert.deepEqual(await ask(site.neighbour, asked), seen);
+      } finally {
+        await site.removeContainers();
+        await site.docker("network", "rm", "four", "six");
+      }
+    });
+
   it("name an address that the host does not have when they are refused", async () => {
     const refusal = await site.refused(...run("c1", "blue", "-p", "10.99.0.1:7070:80"));
     assert.match(refusal, /10\.99\.0\.1:7070\/tcp: 10\.99\.0\.1 is not an address of this host/);

@@ -27,8 +27,8 @@ export class Faults {
       endpoint: (network, endpoint) => this.#steps(backend.endpoint(network, endpoint)),
       join: (network, endpoint) => backend.join(network, endpoint),
       ...(backend.choosePorts && {
-        choosePorts: (network, endpoint, bindings) =>
-          backend.choosePorts?.(network, endpoint, bindings) ?? [],
+        choosePorts: (network, endpoint, bindings, elsewhere) =>
+          backend.choosePorts?.(network, endpoint, bindings, elsewhere) ?? [],
         publish: (network, endpoint) => this.#steps(backend.publish?.(network, endpoint) ?? []),
       }),
       ...(backend.reserve && {

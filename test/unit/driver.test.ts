@@ -114,6 +114,18 @@ describe("Driver", () => {
     });
   }
 
+  for (const name of ["createNetwork", "createEndpoint"])
+    it(`${name} that fails the second time leaves what is in use alone`, async () => {
+      await until("leave");
+      const before = contents();
+      const last = [...world.things]
+        .filter((thing) => (name === "createNetwork") === !thing.includes("000002"))
+        .at(-1);
+      world.faults.set(`apply ${last ?? assert.fail()}`, "before");
+      await assert.rejects(operations[name]?.() ?? Promise.resolve(), /fault before/);
+      assert.deepEqual(contents(), before);
+    });
+
   it("makes a network again of which nothing is left, before its first endpoint after a start", async () => {
     await until("createEndpoint");
     const made = contents();
