@@ -2,7 +2,7 @@ import { ConflictError, InvalidError, TakenError } from "../errors.ts";
 import { type BridgeNetwork, type GatewayMode, bridgeRules } from "../firewall/bridge-rules.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
-import { FAMILIES, type Family, overlaps } from "../ip.ts";
+import { FAMILIES, type Family, overlaps, parseCidr } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import {
   BRIDGE_PORTS,
@@ -12,6 +12,7 @@ import {
   linkAddress,
   vethPair,
 } from "../steps/bridge.ts";
+import type { Route } from "../kernel/route.ts";
 import { isRemoved } from "../kernel/sandbox.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
 import { sysctl } from "../steps/setting.ts";
@@ -54,8 +55,11 @@ interface Found {
   readonly routeLocalnet?: string | undefined;
 }
 
-/** Milliseconds that an engine takes from CreateEndpoint to the sandbox; one that was killed is not back so soon. */
-const STARTING_MS = 1500;
+/**
+ * Longest prefix of a route that may have a network's subnet within it. A VPN's routes to half of the Internet, or to all
+ * private addresses, would leave no subnet to choose.
+ */
+const WIDE = { 4: 15, 6: 47 } as const;
 
 /** RFC 894. */
 const ETHERNET_MTU = 1500;
@@ -193,8 +197,13 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
     return network.found.adopted ? [bridgeOf(network)] : [];
   }
 
-  choosePorts(network: BridgeNet, endpoint: Endpoint, bindings: readonly PortBinding[]): PublishedPort[] {
-    return this.#publisher.choose(this.#publishing(network), endpoint, bindings);
+  choosePorts(
+    network: BridgeNet,
+    endpoint: Endpoint,
+    bindings: readonly PortBinding[],
+    elsewhere: readonly Family[],
+  ): PublishedPort[] {
+    return this.#publisher.choose({ ...this.#publishing(network), elsewhere }, endpoint, bindings);
   }
 
   reserve(_: BridgeNet, endpoint: Endpoint): Step {
@@ -221,10 +230,10 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       await this.#publisher.forget(endpoint);
   }
 
-  async isGone({ id, sandbox, createdAt }: Endpoint): Promise<boolean> {
+  async isGone({ id, sandbox }: Endpoint): Promise<boolean> {
     if (sandbox === undefined) return false;
-    // Before engine 28 the sandbox is made after Join, and the link waits here for it; for good if the engine is killed.
-    if (Date.now() - createdAt < STARTING_MS && (await this.#host.links.get(containerEnd(id)))) return false;
+    // Before engine 28 the sandbox is made after Join, and the link waits here for it.
+    if (await this.#host.links.get(containerEnd(id))) return false;
     // A veth pair goes with either of its ends' namespaces, but only some time after.
     return isRemoved(sandbox) || (await this.#host.links.get(hostEnd(id))) === undefined;
   }
@@ -262,11 +271,9 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       .map(({ subnet }) => subnet)
       .filter((subnet) => !isAny(subnet));
     if (subnets.length === 0) return;
-    const routes = (await this.#host.routes()).filter(
-      ({ subnet, link }) => !isAny(subnet) && link !== bridge,
-    );
+    const routes = (await this.#host.routes()).filter(({ link }) => link !== bridge);
     for (const subnet of subnets) {
-      const taken = routes.find((route) => overlaps(route.subnet, subnet));
+      const taken = routes.find((route) => overlaps(route.subnet, subnet) && isObstacle(route, subnet));
       if (!taken) continue;
       const link = await this.#host.links.at(taken.link);
       const owner = others.find(
@@ -287,6 +294,12 @@ function containerPackets({ internal, options, found }: BridgeNet): { containerP
   return internal || options.big_tcp || found.uplinkPackets === 0
     ? {}
     : { containerPackets: found.uplinkPackets };
+}
+
+/** Whether a subnet would take something from a route that it is in; of a wide one it is an exception, as of the default. */
+function isObstacle({ subnet: destination, connected }: Route, subnet: string): boolean {
+  const { family, length } = parseCidr(destination);
+  return connected || length > WIDE[family] || length >= parseCidr(subnet).length;
 }
 
 /** Options that contradict each other. */

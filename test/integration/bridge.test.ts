@@ -211,6 +211,20 @@ describe("bridge backend on the kernel", () => {
     await site.driver.createNetwork(network);
   });
 
+  it("takes a subnet out of a VPN's wide routes, but not out of a wide network that the host is on", async () => {
+    const network = NETWORKS["dual stack"] ?? assert.fail();
+    await ip("link set vpn0 up", "link set vpn1 up", "addr add 192.0.2.9/24 dev vpn1");
+    await ip(...["0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/8"].map((subnet) => `route add ${subnet} dev vpn1`));
+    await ip("route add fc00::/7 dev vpn1");
+    await site.driver.createNetwork(network);
+    await site.driver.deleteNetwork(network.id);
+    await ip("addr add 10.7.0.1/8 dev vpn1");
+    await assert.rejects(
+      site.driver.createNetwork(network),
+      /10\.1\.0\.0\/16 overlaps the host's route to 10\.0\.0\.0\/8/,
+    );
+  });
+
   it("refuses a bridge name that is a link of another kind, or another network's", async () => {
     const network = (name: string, number: number) => ({
       ...(NETWORKS["dual stack"] ?? assert.fail()),
