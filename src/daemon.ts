@@ -27,8 +27,10 @@ export async function daemon(config: Config): Promise<void> {
   for (const flag of ["--heap-growing-percent=40", "--semi-space-growth-factor=1"]) setFlagsFromString(flag);
   const log = pino({ level: config.logLevel });
   const unlock = lockDirectory(config.stateDir);
-  const { firewall, driver, state, engine, reconciler, watch, close } = build(config, log);
+  const { firewall, driver, state, engine, companions, reconciler, watch, close } = build(config, log);
   await firewall.mustNotMix();
+  // The first change to the rules would open what was closed.
+  await companions.onBridge();
   await driver.reservePorts();
   const server = await listen(
     createServer(networkDriver(driver), log, adminRoutes(state, reconciler.health, engine)),
@@ -66,7 +68,10 @@ function build(config: Config, log: Logger) {
   const backends = createBackends(host, firewall, publisher, config.publish, state);
   const driver = new Driver(state, backends, engine, log);
   const announcer = new Announcer(engine, log);
-  const bridges = new EngineBridges(host, engine);
+  const bridges = new EngineBridges(host, engine, {
+    isClosed: firewall.isClosed.bind(firewall),
+    isUsed: (bridge) => state.networks().some((network) => driver.parents(network).includes(bridge)),
+  });
   const companions = {
     onBridge: async () => {
       firewall.setEngineBridges(await bridges.there());
@@ -88,5 +93,5 @@ function build(config: Config, log: Logger) {
     publisher.close();
     await host.close();
   };
-  return { firewall, driver, state, engine, reconciler, watch, close };
+  return { firewall, driver, state, engine, companions, reconciler, watch, close };
 }

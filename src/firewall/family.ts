@@ -2,7 +2,8 @@ import { isDeepStrictEqual } from "node:util";
 import type { Family } from "../ip.ts";
 import type { Iptables } from "../kernel/iptables.ts";
 import { Limit } from "../lock.ts";
-import type { FamilyRule } from "./rule.ts";
+import { standingRules } from "./layout.ts";
+import { type FamilyRule, chainKey } from "./rule.ts";
 import { type Saved, parseSaved } from "./saved.ts";
 import { transaction } from "./transaction.ts";
 import { WantedRules } from "./wanted.ts";
@@ -65,6 +66,12 @@ export class FamilyRules {
   /** Forgets what was there: the next change reads it again. Somebody else may have changed it. */
   forget(): void {
     this.#memory = undefined;
+  }
+
+  /** Whether the rules that are there keep a bridge apart as the engine's. */
+  async isClosed(bridge: string): Promise<boolean> {
+    const { own } = (await this.#turns.run(() => this.#read())).saved;
+    return standingRules([bridge]).every((rule) => own.get(chainKey(rule))?.includes(rule.spec));
   }
 
   /** Comments of every network that has rules. */

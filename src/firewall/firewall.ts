@@ -55,6 +55,12 @@ export class Firewall {
     for (const family of FAMILIES) this.#families[family].setEngineBridges(names);
   }
 
+  /** Whether the rules that are there, of this daemon or of one before it, keep a bridge apart as the engine's. */
+  async isClosed(bridge: string): Promise<boolean> {
+    const closed = await Promise.all(FAMILIES.map((family) => this.#families[family].isClosed(bridge)));
+    return closed.includes(true);
+  }
+
   /** Forgets what is remembered of the kernel's tables, since somebody else may have changed them. */
   forget(): void {
     for (const family of FAMILIES) this.#families[family].forget();
