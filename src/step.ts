@@ -1,12 +1,15 @@
 import type { Logger } from "pino";
 import { TsnetError, reason } from "./errors.ts";
 
+/** Whether a step changed something; a text if that was there already, and says how it was: `mtu 1300`. */
+export type Applied = boolean | string;
+
 /** One reversible change to the host or the store. Both directions are idempotent. */
 export interface Step {
   /** What is changed, as iproute2 or iptables would say it: `link ts-1f2e type bridge`. */
   readonly what: string;
   /** Makes it so. Resolves to false when it was so already; rollback then leaves it alone. */
-  apply(): Promise<boolean>;
+  apply(): Promise<Applied>;
   /** Makes it not so. Being absent already is success. */
   revert(): Promise<void>;
 }
@@ -120,11 +123,15 @@ function throwAll(failures: readonly unknown[]): void {
  *
  * @returns what could not be repaired, one line each
  */
-export async function repairAll(steps: readonly Step[], onDrift: (step: Step) => void): Promise<string[]> {
+export async function repairAll(
+  steps: readonly Step[],
+  onDrift: (step: Step, before?: string) => void,
+): Promise<string[]> {
   const failures: string[] = [];
   for (const step of steps) {
     try {
-      if (await step.apply()) onDrift(step);
+      const applied = await step.apply();
+      if (applied) onDrift(step, applied === true ? undefined : applied);
     } catch (error) {
       failures.push(reason(error));
     }

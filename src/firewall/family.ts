@@ -5,7 +5,7 @@ import { Limit } from "../lock.ts";
 import { standingRules } from "./layout.ts";
 import { type FamilyRule, chainKey } from "./rule.ts";
 import { type Saved, parseSaved } from "./saved.ts";
-import { transaction } from "./transaction.ts";
+import { changesOf, transaction } from "./transaction.ts";
 import { WantedRules } from "./wanted.ts";
 
 /** How often a change is tried again while somebody else changes the tables as well. */
@@ -24,8 +24,8 @@ interface Memory {
   readonly wanted: WantedRules;
   /** Keys of chains that were not as they should be when they were read. */
   unsettled: ReadonlySet<string>;
-  /** Whether any chain, jump or standing rule was not; told with the next change. */
-  drifted: boolean;
+  /** Which chains, jumps and standing rules were not, as iptables says what is done about them. */
+  drift: readonly string[];
 }
 
 /**
@@ -41,6 +41,7 @@ export class FamilyRules {
   #bridgesThere: readonly string[] | undefined;
   #waiting: Change[] = [];
   #working = false;
+  #drift: string[] = [];
   /** What was read while a change was under way would be out of date. */
   readonly #turns = new Limit(1);
 
@@ -55,6 +56,13 @@ export class FamilyRules {
       this.#waiting.push({ add, remove, resolve, reject });
       if (!this.#working) void this.#work();
     });
+  }
+
+  /** Which chains, jumps and standing rules were put right by changes since this was asked last. */
+  takeDrift(): string[] {
+    const drift = this.#drift;
+    this.#drift = [];
+    return drift;
   }
 
   /** Names of the bridges that hold the engine's own containers; takes effect with the next change. */
@@ -126,7 +134,7 @@ export class FamilyRules {
 
   async #write(batch: readonly Change[]): Promise<boolean[]> {
     const memory = await this.#read();
-    const { saved, wanted, unsettled, drifted } = memory;
+    const { saved, wanted, unsettled } = memory;
     const changed = batch.map(({ add, remove }) => {
       const added = add.filter((rule) => wanted.add(rule));
       const removed = remove.filter((rule) => wanted.remove(rule));
@@ -139,8 +147,9 @@ export class FamilyRules {
     done();
     this.#bridgesThere = bridges;
     memory.unsettled = new Set();
-    memory.drifted = false;
-    return changed.map((itself) => itself || drifted);
+    this.#drift.push(...memory.drift);
+    memory.drift = [];
+    return changed;
   }
 
   async #read(): Promise<Memory> {
@@ -155,7 +164,7 @@ export class FamilyRules {
       saved,
       wanted,
       unsettled: text === "" ? new Set() : touched,
-      drifted: text !== "" && wanted.chains.size > 0,
+      drift: wanted.chains.size > 0 ? changesOf(text) : [],
     };
     return this.#memory;
   }

@@ -69,11 +69,11 @@ export class Firewall {
   /**
    * Puts chains, jumps and standing rules right without changing any network's rules.
    *
-   * @returns whether any that had been there were missing
+   * @returns what was put right since it was done last, as iptables says it
    */
-  async settle(): Promise<boolean> {
-    const changed = await Promise.all(FAMILIES.map((family) => this.#families[family].change([], [])));
-    return changed.includes(true);
+  async settle(): Promise<string[]> {
+    await Promise.all(FAMILIES.map((family) => this.#families[family].change([], [])));
+    return FAMILIES.flatMap((family) => this.#families[family].takeDrift());
   }
 
   /** @throws {ConflictError} where the engine's rules are in the tables of the other iptables */

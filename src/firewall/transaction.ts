@@ -67,6 +67,15 @@ export function transaction(
   };
 }
 
+/** What a transaction does, each in one line with its table: `mangle -A TSNET-TO …`. */
+export function changesOf(text: string): string[] {
+  let table = "";
+  return text.split("\n").flatMap((line) => {
+    if (line.startsWith("*")) table = line.slice(1);
+    return /^[:-]/.test(line) ? [`${table} ${line}`] : [];
+  });
+}
+
 function section(table: Table, lines: readonly string[]): string {
   return lines.length === 0 ? "" : `*${table}\n${lines.join("\n")}\nCOMMIT\n`;
 }

@@ -47,12 +47,16 @@ export class Health {
     this.#starting = false;
   }
 
-  /** Something was not as it should be, and is again. */
-  repaired(kind: string, what: string): void {
+  /**
+   * Something was not as it should be, and is again.
+   *
+   * @param before how it was, if it was there
+   */
+  repaired(kind: string, what: string, before?: string): void {
     if (this.#starting && PROCESS_KINDS.includes(kind)) return;
     this.#repairs++;
     this.#drift.set(kind, (this.#drift.get(kind) ?? 0) + 1);
-    this.#log.warn({ kind, what }, "drift repaired");
+    this.#log.warn({ kind, what, before }, "drift repaired");
   }
 
   /** Says once that something cannot be repaired, and once that it can again: then the text is empty. */

@@ -198,9 +198,9 @@ export class Reconciler {
     trouble?: () => Promise<string | undefined>,
   ): Promise<boolean> {
     let repaired = false;
-    const failures = await repairAll(plan, ({ what }) => {
+    const failures = await repairAll(plan, ({ what }, before) => {
       repaired = true;
-      this.health.repaired(what.split(" ", 1)[0] ?? "", what);
+      this.health.repaired(what.split(" ", 1)[0] ?? "", what, before);
     });
     const text = [...failures, await trouble?.()].filter(Boolean).join("; ");
     this.health.report(owner, text);

@@ -41,7 +41,7 @@ export class RuleRepair {
 
   /** Puts chains, jumps and standing rules right. */
   async settle(): Promise<void> {
-    if (await this.#firewall.settle()) this.#health.repaired("rules", "chains and jumps");
+    for (const change of await this.#firewall.settle()) this.#health.repaired("rules", change);
   }
 
   /** Puts a network's rules right. */

@@ -1,7 +1,7 @@
 import { KernelError, isErrno } from "../errors.ts";
 import { type Family, bare, parseCidr } from "../ip.ts";
 import { LINK_GROUP } from "../names.ts";
-import type { Step } from "../step.ts";
+import type { Applied, Step } from "../step.ts";
 import { announce } from "../kernel/announce.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link, LinkSettings, MacvlanMode, NewLink } from "../kernel/link.ts";
@@ -176,7 +176,7 @@ async function addStandIn(
   await host.links.set(standIn, { alias, linkLocal: false });
 }
 
-async function settleInside(host: Host, spec: MacvlanSpec, joined: Joined, parent: Link): Promise<boolean> {
+async function settleInside(host: Host, spec: MacvlanSpec, joined: Joined, parent: Link): Promise<Applied> {
   const inside = Sandbox.open(joined.sandbox);
   if (!inside) return false;
   try {

@@ -20,12 +20,12 @@ export function mustBeOurs(link: Link, kind: string, alias: string): void {
     throw new ConflictError(`link ${name} exists and belongs to "${link.alias}"`);
 }
 
-/** Sets what differs. Resolves to whether anything did. */
+/** Sets what differs. Resolves to how that was, or false if nothing did. */
 export async function settle(
   where: { readonly links: Links },
   link: Link,
   wanted: LinkSettings,
-): Promise<boolean> {
+): Promise<string | false> {
   const entries = Object.entries(wanted);
   const differing = entries.filter(([key, value]) => link[key as keyof Link] !== value);
   if (differing.length === 0) return false;
@@ -38,7 +38,7 @@ export async function settle(
     ...(flags.hairpin === undefined ? {} : { hairpin: flags.hairpin }),
   };
   if (Object.keys(port).length > 0) await where.links.set(link.name, port);
-  return true;
+  return differing.map(([key]) => `${key} ${String(link[key as keyof Link])}`).join(", ");
 }
 
 /** Sends a link on its way out. One of that name that is not ours stays. Resolves to whether there was one of ours. */

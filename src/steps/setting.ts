@@ -14,7 +14,7 @@ export function sysctl(name: string, value: string, before?: string): Step {
       const now = readSysctl(name);
       if (now === undefined || now === value) return false;
       writeSysctl(name, value);
-      return true;
+      return now;
     },
     async revert() {
       if (before !== undefined && readSysctl(name) === value) writeSysctl(name, before);

@@ -125,7 +125,10 @@ onNewestEngine("repair of rules", (site) => {
     // A repair that is seen shows that everything before it was looked at.
     await repairTime(site, deleteFirst("nat", "^-A OUTPUT .*TSNET"));
     const seen = (await repairs(site.host)).slice(count);
-    assert.deepEqual(new Set(seen), new Set(["chains and jumps"]));
+    assert.ok(
+      seen.every((what) => /^nat -I OUTPUT 1 .*-j TSNET-PORTS$/.test(what)),
+      seen.join("\n"),
+    );
   });
 
   async function publish(name: string, port: number): Promise<void> {

@@ -226,6 +226,27 @@ describe("Reconciler", () => {
     });
   }
 
+  it("tells what it was, and how, of each thing that it repaired", async () => {
+    await ip(`link set ${PORT} mtu 1300 nomaster`);
+    await setSysctl(`net/ipv6/conf/${BRIDGE}/accept_ra`, "2");
+    await run(["iptables", "-w", "-t", "mangle", "-D", "FORWARD", "-j", "TSNET-ISOLATION"]);
+    await site.reconcile();
+    const told = site.lines.filter(({ msg }) => msg === "drift repaired");
+    assert.deepEqual(
+      told.map(({ kind, what, before }) => [kind, what, before]),
+      [
+        ["rules", "mangle -I FORWARD 1 -j TSNET-ISOLATION", undefined],
+        ["sysctl", `sysctl net/ipv6/conf/${BRIDGE}/accept_ra=0`, "2"],
+        [
+          "link",
+          `link ${PORT} type veth peer tsc${id(2).slice(0, 12)}`,
+          "isolated false, mtu 1300, master 0",
+        ],
+        ["link", `link ${PORT} type bridge_slave hairpin on`, "hairpin false"],
+      ],
+    );
+  });
+
   it("repairs again and again what is damaged again and again", async () => {
     await site.reconciler.start();
     for (let round = 0; round < 5; round += 1) {

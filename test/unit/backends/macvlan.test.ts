@@ -119,7 +119,7 @@ describe("MacvlanBackend", () => {
       links.unplug("eth0.50");
       for (const step of backend.network(network)) assert.equal(await step.apply(), true);
       links.plug("eth0", { index: links.get("eth0")?.index ?? 0, mtu: 9000 });
-      for (const step of backend.network(network)) assert.equal(await step.apply(), true);
+      for (const step of backend.network(network)) assert.equal(await step.apply(), "mtu 1500");
       assert.equal(links.get("eth0.50")?.mtu, 9000);
       for (const step of backend.network(network)) assert.equal(await step.apply(), false);
     });

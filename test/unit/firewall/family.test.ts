@@ -100,7 +100,8 @@ describe("FamilyRules", () => {
     await rules.change(network(1), []);
     iptables.edit("*filter\n-D FORWARD -j DOCKER-USER\n-A FORWARD -j DOCKER-USER\nCOMMIT\n");
     rules.forget();
-    assert.equal(await rules.change(network(1), []), true);
+    assert.equal(await rules.change(network(1), []), false);
+    assert.match(rules.takeDrift().join("\n"), /^filter -I FORWARD 3 -j TSNET-FORWARD$/m);
     assert.deepEqual(iptables.rules("filter", "FORWARD"), [
       "-i docker0 -j ACCEPT",
       "-j DOCKER-USER",
@@ -116,8 +117,11 @@ describe("FamilyRules", () => {
     const before = iptables.rules(table, name);
     iptables.edit(`*${table}\n-D ${name} ${before?.[0] ?? ""}\nCOMMIT\n`);
     rules.forget();
-    assert.equal(await rules.change([], []), true);
+    await rules.change([], []);
     assert.deepEqual(iptables.rules(table, name), before);
+    const told = rules.takeDrift();
+    assert.ok(told.includes(`${table} -A ${name} ${before?.[0] ?? ""}`), told.join("\n"));
+    assert.deepEqual(rules.takeDrift(), []);
   });
 
   it("keeps out of the engine's bridges, and follows when these change", async () => {
