@@ -1,6 +1,7 @@
 import { Protocol } from "netlink";
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../errors.ts";
+import { Limit } from "../lock.ts";
 import { openSocket } from "./rtnetlink.ts";
 import { bytes, nest, u32, u8 } from "./netlink-message.ts";
 
@@ -17,6 +18,8 @@ const UDP = 17;
 const HARMLESS = ["ENOENT", "EOPNOTSUPP", "EINVAL"];
 const AF = { 4: 2, 6: 10 } as const;
 const NLMSG_ERROR = 2;
+/** Answers that may wait to be read; each takes some 800 bytes of the socket's buffer. */
+const IN_FLIGHT = 16;
 
 /** The UDP connections that were made to a port of any address, whoever answers them. */
 export interface UdpPort {
@@ -31,10 +34,13 @@ export interface UdpPort {
  */
 export class Conntrack {
   readonly #socket = openSocket(Protocol.NETFILTER);
+  readonly #inFlight = new Limit(IN_FLIGHT);
 
   /** Forgets the connections; there being none is success. */
   async forget(port: UdpPort): Promise<void> {
-    const [answers] = await this.#socket.request(CT_DELETE, filter(port), { checkError: false });
+    const [answers] = await this.#inFlight.run(() =>
+      this.#socket.request(CT_DELETE, filter(port), { checkError: false }),
+    );
     const [answer] = answers;
     const errno = answer?.type === NLMSG_ERROR ? answer.data.readInt32LE(0) : 0;
     if (errno === 0 || HARMLESS.includes(getSystemErrorName(errno))) return;

@@ -1,5 +1,5 @@
 import { Protocol } from "netlink";
-import { openSocket } from "./rtnetlink.ts";
+import { listen } from "./multicast.ts";
 
 /** Multicast group that announces every committed change to nf_tables (linux/netfilter/nfnetlink.h). */
 const NFNLGRP_NFTABLES = 7;
@@ -13,16 +13,11 @@ const NEWGEN = (10 << 8) | 15;
  * @returns stops it
  */
 export function watchRules(own: () => ReadonlySet<number>, onChange: () => void): () => void {
-  const socket = openSocket(Protocol.NETFILTER);
-  socket.on("message", (messages) => {
-    const mine = own();
-    if (messages.some(({ type, port }) => type !== NEWGEN && !mine.has(port))) onChange();
+  return listen(Protocol.NETFILTER, [NFNLGRP_NFTABLES], {
+    onMessages: (messages) => {
+      const mine = own();
+      if (messages.some(({ type, port }) => type !== NEWGEN && !mine.has(port))) onChange();
+    },
+    onLoss: onChange,
   });
-  socket.on("invalid", onChange);
-  // ENOBUFS: so many changes that some were not announced.
-  socket.on("error", onChange);
-  socket.addMembership(NFNLGRP_NFTABLES);
-  return () => {
-    socket.close();
-  };
 }

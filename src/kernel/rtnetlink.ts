@@ -2,6 +2,7 @@ import { createNetlink, type NetlinkMessage, type NetlinkSocket, Protocol } from
 import { getSystemErrorName } from "node:util";
 import { KernelError, reason } from "../errors.ts";
 import { Limit } from "../lock.ts";
+import { listen } from "./multicast.ts";
 
 /** Message types of rtnetlink(7), linux/rtnetlink.h. */
 export const RTM = {
@@ -54,11 +55,12 @@ export interface KernelEvent {
 }
 
 /**
- * A netlink socket that survives a full buffer: an error that nobody listens for would end the daemon from inside the
- * binding. What was lost is missed by whoever waits for it.
+ * A netlink socket for requests. A full buffer is an error at which the binding ends the process, so only a few may be
+ * under way at once; a dump waits for room by itself. For what comes unasked there is multicast.ts.
  */
 export function openSocket(protocol: Protocol): NetlinkSocket {
   const socket = createNetlink(protocol);
+  // One that nobody listens for would end the daemon, too. Whoever waits for the answer misses it.
   socket.on("error", () => undefined);
   socket.setRecvBufferSize(RECEIVE_BUFFER);
   return socket;
@@ -73,7 +75,7 @@ export class Rtnetlink {
   readonly #dumps = openSocket(Protocol.ROUTE);
   readonly #inFlight = new Limit(IN_FLIGHT);
   readonly #turns = new Limit(1);
-  #events: NetlinkSocket | undefined;
+  #stopWatching: () => void = () => undefined;
 
   /**
    * Sends one request and waits for its answer.
@@ -98,21 +100,22 @@ export class Rtnetlink {
    * The kernel drops events when they come faster than they are read, so they are a reason to look, not a log.
    */
   watch(onEvent: (event: KernelEvent) => void): void {
-    const socket = openSocket(Protocol.ROUTE);
-    socket.on("message", (messages) => {
-      for (const { type, data } of messages) onEvent({ type, payload: data });
+    this.#stopWatching = listen(Protocol.ROUTE, Object.values(GROUPS), {
+      onMessages: (messages) => {
+        for (const { type, data } of messages) onEvent({ type, payload: data });
+      },
+      // An event of type 0 says that some were lost without saying what.
+      onLoss: () => {
+        onEvent({ type: 0, payload: Buffer.alloc(0) });
+      },
     });
-    // ENOBUFS: events were lost. An event of type 0 says so without saying what.
-    socket.on("error", () => {
-      onEvent({ type: 0, payload: Buffer.alloc(0) });
-    });
-    for (const group of Object.values(GROUPS)) socket.addMembership(group);
-    this.#events = socket;
   }
 
   /** Closes the sockets; requests in flight are lost. */
   close(): void {
-    for (const socket of [this.#requests, this.#dumps, this.#events]) socket?.close();
+    this.#stopWatching();
+    this.#requests.close();
+    this.#dumps.close();
   }
 
   async #ask(

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { Conntrack } from "../../src/kernel/conntrack.ts";
 import { Host } from "../../src/kernel/host.ts";
 import { KernelError } from "../../src/errors.ts";
 import { run } from "../lab/command.ts";
@@ -197,5 +198,18 @@ describe("Host", () => {
       host.links.set("b0", { mtu: 20 }),
       (error) => error instanceof KernelError && error.errno === "EINVAL",
     );
+  });
+});
+
+describe("Conntrack", () => {
+  before(mustBeIsolated);
+
+  it("is asked about more ports at once than it can have answers waiting", async () => {
+    const conntrack = new Conntrack();
+    const ports = Array.from({ length: 20_000 }, (_, number) =>
+      conntrack.forget({ family: 4, port: number + 1 }),
+    );
+    await Promise.all(ports);
+    conntrack.close();
   });
 });

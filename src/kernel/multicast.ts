@@ -1,0 +1,74 @@
+import { type NetlinkMessage, type NetlinkSocket, type Protocol, createNetlink } from "netlink";
+import { readFileSync, readdirSync, statSync } from "node:fs";
+import { KernelError, isErrno } from "../errors.ts";
+import { droppedBy, setOption } from "./socket-option.ts";
+
+/** Bytes for what is not read yet: some 10,000 messages, which come while the daemon does something else for a second. */
+const RECEIVE_BUFFER = 4 << 20;
+
+/** Who is told of what the kernel announces. */
+export interface Listener {
+  readonly onMessages: (messages: readonly NetlinkMessage[]) => void;
+  /** Something was not heard. Called after it was, so whoever looks now sees what it was about. */
+  readonly onLoss: () => void;
+}
+
+/**
+ * Listens to what the kernel announces to multicast groups of a netlink protocol (netlink(7)). It waits for nobody and
+ * drops what does not fit the socket's buffer.
+ *
+ * @returns stops it
+ */
+export function listen(
+  protocol: Protocol,
+  groups: readonly number[],
+  { onMessages, onLoss }: Listener,
+): () => void {
+  const socket = createNetlink(protocol);
+  const fd = descriptorOf(socket, protocol);
+  // Where a full buffer is an error of the socket's, the binding ends the process, whoever listens for errors.
+  setOption(fd, "NETLINK_NO_ENOBUFS", 1);
+  enlarge(socket, fd);
+  let dropped = droppedBy(fd);
+  socket.on("message", (messages) => {
+    // The buffer was full when something was dropped, so a message is read after that.
+    const now = droppedBy(fd);
+    if (now !== dropped) onLoss();
+    dropped = now;
+    onMessages(messages);
+  });
+  socket.on("invalid", onLoss);
+  socket.on("error", onLoss);
+  for (const group of groups) socket.addMembership(group);
+  return () => {
+    socket.close();
+  };
+}
+
+function enlarge(socket: NetlinkSocket, fd: number): void {
+  try {
+    setOption(fd, "SO_RCVBUFFORCE", RECEIVE_BUFFER);
+  } catch (error) {
+    if (!isErrno(error, "EPERM")) throw error;
+    // In a user namespace (user_namespaces(7)) there is no more than net.core.rmem_max.
+    socket.setRecvBufferSize(RECEIVE_BUFFER);
+  }
+}
+
+/**
+ * A socket's file descriptor, which the binding does not tell. No other of the same protocol has its address in
+ * this namespace, and the kernel lists the inodes with them.
+ */
+function descriptorOf(socket: NetlinkSocket, protocol: Protocol): number {
+  const rows = readFileSync("/proc/thread-self/net/netlink", "utf8").split("\n");
+  const columns = rows.map((row) => row.trim().split(/\s+/));
+  const { port } = socket.address();
+  const row = columns.find(([, eth, pid]) => eth === String(protocol) && pid === String(port));
+  const inode = Number(row?.at(-1));
+  const fd = readdirSync("/proc/self/fd").find((name) => {
+    const stat = statSync(`/proc/self/fd/${name}`, { throwIfNoEntry: false });
+    return stat?.isSocket() && stat.ino === inode;
+  });
+  if (fd === undefined) throw new KernelError("socket AF_NETLINK", "", "no descriptor in /proc/self/fd");
+  return Number(fd);
+}

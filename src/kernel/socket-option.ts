@@ -1,0 +1,44 @@
+import koffi from "koffi";
+import { getSystemErrorName } from "node:util";
+import { KernelError } from "../errors.ts";
+
+/** Level and number of options whose value is a number (socket(7), netlink(7)). */
+const OPTIONS = {
+  SO_RCVBUFFORCE: [1, 33],
+  NETLINK_NO_ENOBUFS: [270, 5],
+} as const;
+/** What a socket's memory is used for, in numbers of 32 bits, and which of them is not memory (linux/sock_diag.h). */
+const SO_MEMINFO = [1, 55] as const;
+const SK_MEMINFO_VARS = 9;
+const SK_MEMINFO_DROPS = 8;
+
+const libc = koffi.load("libc.so.6");
+const setsockopt = libc.func("int setsockopt(int, int, int, const void *, uint32)");
+const getsockopt = libc.func("int getsockopt(int, int, int, _Out_ uint8_t *, _Inout_ uint32 *)");
+
+/**
+ * Sets an option of a socket.
+ *
+ * @throws {KernelError} if the kernel does not take it
+ */
+export function setOption(fd: number, name: keyof typeof OPTIONS, value: number): void {
+  const buffer = Buffer.alloc(4);
+  buffer.writeInt32LE(value);
+  if (setsockopt(fd, ...OPTIONS[name], buffer, buffer.length) !== 0) throw failure(`setsockopt ${name}`);
+}
+
+/**
+ * How many packets the kernel has dropped since the socket was made, since its buffer was full; after 2³² it
+ * begins anew.
+ *
+ * @throws {KernelError} if the kernel does not tell (before Linux 4.12)
+ */
+export function droppedBy(fd: number): number {
+  const buffer = Buffer.alloc(4 * SK_MEMINFO_VARS);
+  if (getsockopt(fd, ...SO_MEMINFO, buffer, [buffer.length]) !== 0) throw failure("getsockopt SO_MEMINFO");
+  return buffer.readUInt32LE(4 * SK_MEMINFO_DROPS);
+}
+
+function failure(call: string): KernelError {
+  return new KernelError(call, getSystemErrorName(-koffi.errno()));
+}
