@@ -8,7 +8,8 @@ import type { Chain, FamilyRule } from "./rule.ts";
  *   mangle PREROUTING TSNET-ARRIVING    what the host itself must not hear
  *   mangle FORWARD ── TSNET-ISOLATION   what may not pass is dropped here, before anybody's filter rules
  *                       1 known connection → return
- *                       2 TSNET-BRIDGES   out of what is internal, or within what is not for talking → drop
+ *                       2 TSNET-BRIDGES   out of what is internal, within what is not for talking, or into and out of
+ *                                         a macvlan network by way of the host → drop
  *                                         from a network to elsewhere → TSNET-TO, and the reverse → TSNET-FROM
  *                            TSNET-TO       to another bridge that holds containers → drop
  *                            TSNET-FROM     from an engine's bridge → drop

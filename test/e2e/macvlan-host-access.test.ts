@@ -6,7 +6,7 @@ import { interfaces } from "./interfaces.ts";
 import { type Neighbour, PARENT, lanAddress, reach } from "./lan.ts";
 import { onLan } from "./on-lan.ts";
 import { pings } from "./packets.ts";
-import type { Place } from "./site.ts";
+import { type Place, subnets } from "./site.ts";
 import { mustBe, onHost } from "./snapshot.ts";
 import { until } from "./until.ts";
 
@@ -91,6 +91,29 @@ onLan("macvlan host_access", (lan) => {
       two: ["one", "three"],
       three: ["one", "two", "here"],
       here: ["one", "three"],
+    };
+    assert.deepEqual(sorted(await reach(places, expected)), sorted(expected));
+  });
+
+  it("is no way between its containers and those of the host's other networks", async () => {
+    await lan.network("blue", ["host_access=on"]);
+    const one = await lan.run("one", "blue", 100);
+    const beside = async (net: string, create: (...args: string[]) => Promise<unknown>) => {
+      const { v4, v6 } = subnets();
+      await create("--ipv6", "--subnet", v4, "--subnet", v6);
+      const place = await site.run(`on-${net}`, net);
+      await one.exec(["ip", "route", "add", v4, "via", lan.here.v4]);
+      await one.exec(["ip", "route", "add", v6, "via", lan.here.v6]);
+      return { ...place, ...(await site.attachment(`on-${net}`, net)) };
+    };
+    const green = await beside("green", (...args) => site.network("green", ...args));
+    const grey = await beside("grey", (...args) => site.docker("network", "create", ...args, "grey"));
+    const places = { one, green, grey, here: lan.here };
+    const expected = {
+      one: ["here"],
+      green: ["here"],
+      grey: ["here"],
+      here: ["one", "green", "grey"],
     };
     assert.deepEqual(sorted(await reach(places, expected)), sorted(expected));
   });

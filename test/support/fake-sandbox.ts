@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { bare } from "../../src/ip.ts";
 import type { EndpointRequest } from "../../src/model.ts";
 import { run } from "../lab/command.ts";
 import { ip } from "./isolated.ts";
@@ -25,13 +26,12 @@ export class FakeSandbox {
   }
 
   /** Does what the engine does with an endpoint's link. */
-  async take({ id: endpoint, ipv4 = "", ipv6 = "" }: EndpointRequest, name: string): Promise<void> {
+  async take({ id: endpoint, ipv4, ipv6 }: EndpointRequest, name: string): Promise<void> {
     await ip(`link set tsc${endpoint.slice(0, 12)} netns ${String(this.#child.pid)} name ${name}`);
-    await this.ip(`address add ${ipv4} dev ${name}`);
-    await this.ip(`address add ${ipv6} dev ${name} nodad`);
+    const cidrs = [ipv4, ipv6].filter((cidr) => cidr !== undefined);
+    for (const cidr of cidrs) await this.ip(`address add ${cidr} dev ${name} nodad`);
     await this.ip(`link set ${name} up`);
-    await this.ip("route add default via 10.1.0.1");
-    await this.ip("route add default via fd01::1");
+    for (const cidr of cidrs) await this.ip(`route add default via ${bare(cidr).replace(/\d+$/, "1")}`);
   }
 
   get pid(): number {

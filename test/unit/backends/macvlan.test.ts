@@ -272,15 +272,13 @@ describe("MacvlanBackend", () => {
       `route 192.0.2.9/32 dev ${shim}`,
     ]);
     assert.deepEqual(texts(backend.network(network)), [`rules of network ${id(1)}, IPv4`]);
+    const drops = (match: string) => `${match} -m comment --comment tsnet-000001aaaaaa -j DROP`;
     assert.deepEqual(
       backend.rules(network).map(({ family, table, name, spec }) => [family, table, name, spec]),
       [
-        [
-          4,
-          "mangle",
-          "TSNET-ARRIVING",
-          `-i ${shim} -m rpfilter --invert -m comment --comment tsnet-000001aaaaaa -j DROP`,
-        ],
+        [4, "mangle", "TSNET-ARRIVING", drops(`-i ${shim} -m rpfilter --invert`)],
+        [4, "mangle", "TSNET-BRIDGES", drops(`-i ${shim} -m conntrack ! --ctstate DNAT`)],
+        [4, "mangle", "TSNET-BRIDGES", drops(`-o ${shim} -m conntrack ! --ctstate DNAT`)],
       ],
     );
   });
