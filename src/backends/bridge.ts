@@ -1,5 +1,5 @@
 import { ConflictError, InvalidError, TakenError } from "../errors.ts";
-import { type BridgeNetwork, type GatewayMode, bridgeRules } from "../firewall/bridge-rules.ts";
+import { type BridgeNetwork, type GatewayMode, absentRules, bridgeRules } from "../firewall/bridge-rules.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
 import { FAMILIES, type Family, overlaps, parseCidr } from "../ip.ts";
@@ -152,15 +152,15 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
           }),
       ...(adopted ? [] : bridgeSysctls(name, hostHasIpv6(network))),
       // A port published on 127.0.0.1 has its answers come in here with that destination.
-      ...(network.internal ? [] : [sysctl(routeLocalnet(name), "1", network.found.routeLocalnet)]),
+      ...(network.internal || network.ipv4.length === 0
+        ? []
+        : [sysctl(routeLocalnet(name), "1", network.found.routeLocalnet)]),
       ...gateways.map((cidr) => linkAddress(this.#host, name, cidr)),
-      ...families.map((family) =>
-        this.#firewall.rules(
-          `rules of network ${network.id}, IPv${String(family)}`,
-          family,
-          rulesOf(network, family),
-        ),
-      ),
+      ...FAMILIES.flatMap((family) => {
+        const rules = rulesOf(network, family);
+        const what = `rules of network ${network.id}, IPv${String(family)}`;
+        return rules.length === 0 ? [] : [this.#firewall.rules(what, family, rules)];
+      }),
     ];
   }
 
@@ -240,7 +240,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
 
   rules(network: BridgeNet, endpoints: readonly Endpoint[]): Rule[] {
     return [
-      ...FAMILIES.flatMap((family) => (pools(network, family).length > 0 ? rulesOf(network, family) : [])),
+      ...FAMILIES.flatMap((family) => rulesOf(network, family)),
       ...endpoints.flatMap((endpoint) => [
         ...this.#publisher.rules(this.#publishing(network), endpoint),
         ...this.#siblings.rules(bridgeOf(network), endpoint),
@@ -350,20 +350,19 @@ function bridgeSysctls(name: string, ipv6: boolean): Step[] {
 }
 
 function rulesOf(network: BridgeNet, family: Family): Rule[] {
-  const { options } = network;
+  const { options, found } = network;
+  const owner = { family, bridge: bridgeOf(network), comment: ruleComment(network.id) };
+  const subnets = pools(network, family).map(({ subnet }) => subnet);
+  if (subnets.length === 0) return absentRules(owner, found.adopted);
   const hostAddress = options[`com.docker.network.host_ipv${family}`];
   const facts: BridgeNetwork = {
-    family,
-    bridge: bridgeOf(network),
-    subnets: pools(network, family)
-      .map(({ subnet }) => subnet)
-      .filter((subnet) => !isAny(subnet)),
+    ...owner,
+    subnets: subnets.filter((subnet) => !isAny(subnet)),
     internal: network.internal,
     icc: options["com.docker.network.bridge.enable_icc"],
     masquerade: options["com.docker.network.bridge.enable_ip_masquerade"],
     ...(hostAddress ? { hostAddress } : {}),
     mode: modeOf(network, family),
-    comment: ruleComment(network.id),
   };
   return bridgeRules(facts);
 }

@@ -37,12 +37,8 @@ export interface BridgeNetwork {
  *   internal         ! -i B -o B → drop
  */
 export function bridgeRules(network: BridgeNetwork): Rule[] {
-  const { family, bridge, internal, icc, comment, mode } = network;
-  const rule = (chain: Chain, match: string, target: string): Rule => ({
-    ...chain,
-    family,
-    spec: `${match} -m comment --comment ${comment} -j ${target}`,
-  });
+  const { family, bridge, internal, icc, mode } = network;
+  const rule = ruleOf(network);
   const leaving = `-i ${bridge} ! -o ${bridge}`;
   const entering = `! -i ${bridge} -o ${bridge}`;
   const within = `-i ${bridge} -o ${bridge}`;
@@ -86,6 +82,32 @@ export function bridgeRules(network: BridgeNetwork): Rule[] {
     ...masquerade(network, rule),
   );
   return rules;
+}
+
+/**
+ * The rules of a bridge B for a family that its network has no addresses of. A container can send it nevertheless, once it
+ * gives itself an address.
+ *
+ *   adopted   -i B ! -o B → TSNET-TO   B may have that family for others: only not into other networks
+ *   else      -i B        → drop       IPv4; IPv6 has a setting for that (disable_ipv6)
+ */
+export function absentRules(
+  network: Pick<BridgeNetwork, "family" | "bridge" | "comment">,
+  adopted: boolean,
+): Rule[] {
+  const { family, bridge } = network;
+  const rule = ruleOf(network);
+  if (adopted) return [rule(CHAINS.bridges, `-i ${bridge} ! -o ${bridge}`, CHAINS.to.name)];
+  return family === 4 ? [rule(CHAINS.arriving, `-i ${bridge}`, "DROP")] : [];
+}
+
+/** Makes rules of a network, from match and target. */
+function ruleOf({ family, comment }: Pick<BridgeNetwork, "family" | "comment">) {
+  return (chain: Chain, match: string, target: string): Rule => ({
+    ...chain,
+    family,
+    spec: `${match} -m comment --comment ${comment} -j ${target}`,
+  });
 }
 
 function masquerade(

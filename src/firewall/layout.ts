@@ -5,7 +5,7 @@ import type { Chain, FamilyRule } from "./rule.ts";
  * The chains of tsnet. Within the chains written in lower case below the order is fixed; everything else may
  * stand in any order, so rules are only ever appended and deleted.
  *
- *   mangle PREROUTING TSNET-ARRIVING    what the host itself must not hear
+ *   mangle PREROUTING TSNET-ARRIVING    what the host itself must not hear, and IPv4 of networks that have none
  *   mangle FORWARD ── TSNET-ISOLATION   what may not pass is dropped here, before anybody's filter rules
  *                       1 known connection → return
  *                       2 TSNET-BRIDGES   out of what is internal, within what is not for talking, or into and out of

@@ -1,11 +1,15 @@
 import assert from "node:assert/strict";
+import { isDeepStrictEqual } from "node:util";
+import { FAMILIES, type Family, bare } from "../../src/ip.ts";
 import type { EndpointRequest, NetworkRequest } from "../../src/model.ts";
+import { bridgeName } from "../../src/names.ts";
 import { FakeSandbox } from "../support/fake-sandbox.ts";
-import { ip, mustBeIsolated, plugWire, setSysctl, wipe } from "../support/isolated.ts";
+import { ip, ipLink, mustBeIsolated, plugWire, setSysctl, wipe } from "../support/isolated.ts";
 import { PORTS } from "../support/networks.ts";
 import { EVERYTHING, type Place, arrivals, leave, placeIn } from "../support/places.ts";
 import { id } from "../support/requests.ts";
 import { Site } from "../support/site.ts";
+import { until } from "../support/until.ts";
 
 const UNPROTECTED = Object.fromEntries(
   [4, 6].map((family) => [`com.docker.network.bridge.gateway_mode_ipv${String(family)}`, "nat-unprotected"]),
@@ -13,6 +17,12 @@ const UNPROTECTED = Object.fromEntries(
 /** Host ports of what is published, and those of the host's own that nobody publishes. */
 const PUBLISHED = { tcp: 8080, udp: 5353 };
 const NOT_PING = EVERYTHING.filter((what) => !what.startsWith("ping"));
+
+/** Addresses of nobody's network, with prefix length. */
+const PRETENDED = {
+  4: { own: "10.66.0.2/24", gateway: "10.66.0.1/24" },
+  6: { own: "fd66::2/64", gateway: "fd66::1/64" },
+} as const;
 
 /** A container, with the sandbox that it is in. */
 interface Container extends Place {
@@ -51,7 +61,11 @@ describe("isolation, tried with packets where nobody else drops any", () => {
     const options = { backend: "macvlan", parent: "wire0", host_access: "on" };
     await site.driver.createNetwork(network(1, { options }));
     await site.driver.createNetwork(network(2, { options: UNPROTECTED }));
-    const [lan, bridged, engine] = [await container(1), await container(2), await engineContainer()];
+    const [lan, bridged, engine] = [
+      await container(endpointOf(1)),
+      await container(endpointOf(2)),
+      await engineContainer(),
+    ];
     await site.driver.publish(id(2), id(1002), PORTS);
     // The host is no gateway of the LAN's, but a container can make it its own.
     for (const [family, via] of [
@@ -88,8 +102,83 @@ describe("isolation, tried with packets where nobody else drops any", () => {
     );
   });
 
-  /** Makes an endpoint on a network of that number, and its container as an engine does. */
-  async function container(number: number, endpoint = endpointOf(number)): Promise<Container> {
+  for (const family of FAMILIES)
+    for (const kind of ["a network", "an internal network", "a network on an adopted bridge"] as const)
+      it(`keeps in the IPv${String(family)} of ${kind} that has none`, async () => {
+        const adopted = kind === "a network on an adopted bridge";
+        await plugWire();
+        const bridge = adopted ? await ownBridge() : bridgeName(id(3));
+        const without = network(3, {
+          ...(family === 4 ? { ipv4: [] } : { ipv6: [] }),
+          internal: kind === "an internal network",
+          options: adopted ? { "com.docker.network.bridge.name": bridge } : {},
+        });
+        await site.driver.createNetwork(network(2, { options: UNPROTECTED }));
+        await site.driver.createNetwork(without);
+        const inside = await container(endpointWith(family === 4 ? 6 : 4, 3));
+        const [other, engine, outside] = [
+          await container(endpointOf(2)),
+          await engineContainer(),
+          await outsider(),
+        ];
+        await pretend(inside, family, (await ipLink(bridge))?.address ?? assert.fail());
+        const all = EVERYTHING.filter((what) => what.endsWith(String(family)));
+        const itsOwn = adopted ? all : [];
+        const at = (number: number) => [addresses(number)[family === 4 ? 0 : 1]];
+        assert.deepEqual(
+          await arrivals({
+            "host > other": { from: host, to: at(2), at: other },
+            "host > engine": { from: host, to: at(5), at: engine },
+            "inside > host": { from: inside, to: [family === 4 ? "10.5.0.1" : "fd05::1"], at: host },
+            "inside > host's loopback": { from: inside, to: family === 4 ? ["127.0.0.2"] : [], at: host },
+            "inside > outside": { from: inside, to: at(1), at: outside },
+            "inside > other": { from: inside, to: at(2), at: other },
+            "inside > engine": { from: inside, to: at(5), at: engine },
+          }),
+          {
+            "host > other": all,
+            "host > engine": all,
+            "inside > host": itsOwn,
+            "inside > host's loopback": [],
+            "inside > outside": itsOwn,
+            "inside > other": [],
+            "inside > engine": [],
+          },
+        );
+      });
+
+  /** A bridge of somebody else's, with addresses that no network has. @returns its name */
+  async function ownBridge(): Promise<string> {
+    const addresses = FAMILIES.map((family) => `address add ${PRETENDED[family].gateway} dev own-br`);
+    await ip("link add own-br up type bridge", ...addresses);
+    return "own-br";
+  }
+
+  /** Somebody on the wire, at the addresses that number 1 would have. */
+  async function outsider(): Promise<Container> {
+    const sandbox = await FakeSandbox.start();
+    await ip(`link set wire1 down name tsc${id(1001).slice(0, 12)}`);
+    await sandbox.take(endpointOf(1), "eth0");
+    const made = await place(sandbox);
+    const way = { from: host, to: addresses(1), at: made };
+    await until("the wire to carry", async () =>
+      isDeepStrictEqual(await arrivals({ way }), { way: EVERYTHING }),
+    );
+    return made;
+  }
+
+  /** A container gives itself addresses, and knows the MAC of a bridge that is to forward what it sends. */
+  async function pretend({ sandbox }: Container, family: Family, mac: string): Promise<void> {
+    const { own, gateway } = PRETENDED[family];
+    const route = `via ${bare(gateway)} dev eth0`;
+    await sandbox.ip(`address add ${own} dev eth0 nodad`);
+    await sandbox.ip(`neigh add ${bare(gateway)} lladdr ${mac} dev eth0`);
+    await sandbox.ip(`route add default ${route}`);
+    if (family === 4) await sandbox.ip(`route add 127.0.0.2/32 ${route} src ${bare(own)} table local`);
+  }
+
+  /** Makes an endpoint and its container, as an engine does. */
+  async function container(endpoint: EndpointRequest): Promise<Container> {
     await site.driver.createEndpoint(endpoint);
     const sandbox = await FakeSandbox.start();
     await site.driver.join(endpoint.network, endpoint.id, sandbox.path);
@@ -132,6 +221,12 @@ function network(number: number, different: Partial<NetworkRequest> = {}): Netwo
 function endpointOf(number: number): EndpointRequest {
   const [v4, v6] = addresses(number);
   return { network: id(number), id: id(1000 + number), ipv4: `${v4}/16`, ipv6: `${v6}/64` };
+}
+
+/** The same with one family only. */
+function endpointWith(family: Family, number: number): EndpointRequest {
+  const { ipv4 = "", ipv6 = "", ...rest } = endpointOf(number);
+  return { ...rest, ...(family === 4 ? { ipv4 } : { ipv6 }) };
 }
 
 function addresses(number: number): [string, string] {

@@ -83,12 +83,19 @@ describe("BridgeBackend", () => {
     assert.ok(steps.includes("address fd01::1/64 dev own-br"));
   });
 
-  it("plans nothing for a family that the network has no addresses of", () => {
+  it("plans for a family that the network has no addresses of only that it stays out", () => {
     const steps = plan("IPv4 with two subnets").join("\n");
     assert.doesNotMatch(steps, /IPv6|all\/forwarding|fd01/);
     assert.match(steps, /disable_ipv6=1/);
     assert.match(steps, /address 10\.9\.0\.1\/24/);
-    assert.doesNotMatch(plan("IPv6 only").join("\n"), /IPv4|ip_forward|10\.1/);
+    assert.doesNotMatch(plan("IPv6 only").join("\n"), /ip_forward|route_localnet|10\.1/);
+    const rules = (found: Found) =>
+      backend.rules(network("IPv6 only", found), []).flatMap(({ family, name, spec }) => {
+        return family === 4 ? `${name} ${spec}` : [];
+      });
+    const [bridge, comment] = ["ts-000001aaaaaa", "-m comment --comment tsnet-000001aaaaaa"];
+    assert.deepEqual(rules(MADE), [`TSNET-ARRIVING -i ${bridge} ${comment} -j DROP`]);
+    assert.deepEqual(rules(ADOPTED), [`TSNET-BRIDGES -i ${bridge} ! -o ${bridge} ${comment} -j TSNET-TO`]);
   });
 
   it("plans a pair for an endpoint, and nothing published by itself", () => {
