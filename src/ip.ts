@@ -46,8 +46,7 @@ export function isIp(text: string): boolean {
 /** The network address of a CIDR, with its length: `10.1.0.0/16` of `10.1.2.3/16`. */
 export function subnetOf(cidr: string): string {
   const { family, address, length } = parseCidr(cidr);
-  const network = ip6addr.createCIDR(address, length).address();
-  return `${network.toString({ format: family === 4 ? "v4" : "v6" })}/${String(length)}`;
+  return `${written(family, ip6addr.createCIDR(address, length).address())}/${String(length)}`;
 }
 
 /** The address part of a CIDR. */
@@ -118,7 +117,7 @@ function parse(text: string): Ip {
     const family: Family = text.includes(":") ? 6 : 4;
     if (family === 4 && !/^\d{1,3}(\.\d{1,3}){3}$/.test(text)) throw new Error("not four numbers");
     const ip = ip6addr.parse(text);
-    const address = ip.toString({ format: family === 4 ? "v4" : "v6" });
+    const address = written(family, ip);
     // Not its toBuffer(): Node looks at the stack each time that a package calls the old constructor, for 30 µs.
     const bytes =
       family === 4
@@ -128,4 +127,14 @@ function parse(text: string): Ip {
   } catch (cause) {
     throw new InvalidError(`"${text}" is not an IP address`, { cause });
   }
+}
+
+/**
+ * As iptables-save prints it, since rules are compared by their text: a single group of zeros stays
+ * (RFC 5952, section 4.2.2), which the package leaves out too.
+ */
+function written(family: Family, ip: ReturnType<typeof ip6addr.parse>): string {
+  if (family === 4) return ip.toString({ format: "v4" });
+  const groups = ip.toString({ format: "v6", zeroElide: false });
+  return /\b0:0\b/.test(groups) ? ip.toString({ format: "v6" }) : groups;
 }

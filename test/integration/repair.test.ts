@@ -199,6 +199,17 @@ describe("Reconciler", () => {
     assert.deepEqual(await hostState(), made);
   });
 
+  it("takes for what it wrote what iptables makes of an address with one group of zeros", async () => {
+    const ipv6 = [{ subnet: "2001:db8:0:1::/64", gateway: "2001:db8:0:1:2:3:4:1/64", aux: {} }];
+    const other = { ...network, id: id(9), ipv4: [], ipv6 };
+    const container = { network: other.id, id: id(3), ipv6: "2001:db8:0:1:2:3:4:5/64" };
+    await site.driver.createNetwork(other);
+    await site.driver.createEndpoint(container);
+    const [port = assert.fail()] = PORTS;
+    await site.driver.publish(other.id, container.id, [{ ...port, hostPort: 8081, hostPortEnd: 8081 }]);
+    assert.deepEqual(await site.reconcile(), {});
+  });
+
   for (const [what, { act, drift }] of Object.entries(DAMAGES))
     it(`repairs it and counts it: ${what}`, async () => {
       await act();

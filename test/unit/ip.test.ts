@@ -74,6 +74,26 @@ describe("ip", () => {
     assert.equal(contains("10.0.0.0/8", "::ffff:10.1.2.3"), false);
   });
 
+  it("writes IPv6 as the kernel's tools do (RFC 5952, section 4)", () => {
+    fc.assert(
+      fc.property(v6, fc.integer({ min: 0, max: 128 }), (text, length) => {
+        // So does the URL standard.
+        const canonical = (address: string) => new URL(`http://[${address}]`).hostname.slice(1, -1);
+        assert.equal(parseIp(text).address, canonical(text));
+        assert.equal(formatIp(ipBytes(text)), canonical(text));
+        const network = bare(subnetOf(`${text}/${String(length)}`));
+        assert.equal(network, canonical(network));
+      }),
+      {
+        examples: [
+          ["2001:db8:0:1:2:3:4:5", 112],
+          ["1:0:0:2:0:0:3:4", 128],
+          ["0:1:2:3:4:5:6:0", 96],
+        ],
+      },
+    );
+  });
+
   it("tells addresses from other text", () => {
     for (const text of ["10.1.2.3", "::", "fd00::1", "255.255.255.255"]) assert.equal(isIp(text), true, text);
     for (const text of ["", "10.1.2", "10.1.2.3/8", "1", "fd00::1%eth0", "a.b.c.d", ":::"])
