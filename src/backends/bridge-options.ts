@@ -2,10 +2,14 @@ import { z } from "zod";
 import { isIp, parseIp } from "../ip.ts";
 import { flag, linkName, mtu } from "./option-types.ts";
 
+/** A bare address in its shortest form, as rules have it. */
 const address = (family: 4 | 6) =>
-  z.string().refine((text) => isIp(text) && text.includes(":") === (family === 6), {
-    error: ({ input }) => `is "${String(input)}", but must be an IPv${String(family)} address`,
-  });
+  z
+    .string()
+    .refine((text) => isIp(text) && text.includes(":") === (family === 6), {
+      error: ({ input }) => `is "${String(input)}", but must be an IPv${String(family)} address`,
+    })
+    .transform((text) => parseIp(text).address);
 
 const mode = z.enum(["nat", "nat-unprotected", "routed", "isolated"], {
   error: ({ input }) => `is "${String(input)}", but must be nat, nat-unprotected, routed or isolated`,
@@ -23,7 +27,8 @@ export const Publish = z
   .transform((text): PublishDefault => {
     if (text === "loopback") return { 4: "127.0.0.1", 6: "::1" };
     if (text === "all") return { 4: "0.0.0.0", 6: "::" };
-    return text.includes(":") ? { 6: parseIp(text).address } : { 4: text };
+    const { family, address } = parseIp(text);
+    return { [family]: address };
   });
 
 /**

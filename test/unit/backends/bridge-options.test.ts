@@ -70,6 +70,11 @@ describe("BridgeOptions", () => {
     assert.equal(read("com.docker.network.host_ipv6", "192.168.1.9"), undefined);
   });
 
+  it("takes an address in any form for the one that rules are written with", () => {
+    assert.equal(read("com.docker.network.host_ipv6", "FD00:0:0:1:0::01"), "fd00:0:0:1::1");
+    assert.deepEqual(read("publish", "FD00:0::01"), { 6: "fd00::1" });
+  });
+
   it("takes the engine's gateway modes", () => {
     for (const family of ["4", "6"]) {
       const key = `${BRIDGE}.gateway_mode_ipv${family}`;
