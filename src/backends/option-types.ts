@@ -17,6 +17,7 @@ export const linkName = (longest: number) =>
 /** The largest packet of a link. */
 export const mtu = z
   .string()
-  .regex(/^\d{1,5}$/, { error: ({ input }) => `is "${String(input)}", but must be a number of bytes` })
-  .transform(Number)
-  .refine((bytes) => bytes >= 68 && bytes <= 65_535, { error: "must be from 68 to 65535 bytes" });
+  .refine((text) => /^\d{1,5}$/.test(text) && Number(text) >= 68 && Number(text) <= 65_535, {
+    error: ({ input }) => `is "${String(input)}", but must be a number of bytes from 68 to 65535`,
+  })
+  .transform(Number);

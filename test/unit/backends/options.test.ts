@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { OPTIONS, createBackends, parseOptions } from "../../../src/backends/index.ts";
 import type { Publisher } from "../../../src/backends/publishing.ts";
-import { InvalidError, TsnetError } from "../../../src/errors.ts";
+import { InvalidError, TsnetError, reason } from "../../../src/errors.ts";
 import { Firewall } from "../../../src/firewall/firewall.ts";
 import type { Host } from "../../../src/kernel/host.ts";
 import type { State } from "../../../src/store/state.ts";
@@ -56,11 +56,12 @@ describe("parseOptions", () => {
 
   it("names the option whose value cannot be", () => {
     assert.throws(() => read({ "com.docker.network.driver.mtu": "big" }), {
-      message: 'option com.docker.network.driver.mtu is "big", but must be a number of bytes',
+      message:
+        'option com.docker.network.driver.mtu is "big", but must be a number of bytes from 68 to 65535',
     });
   });
 
-  it("reads any value of any option, or refuses it and names the option", () => {
+  it("reads any value of any option, or refuses it in one line with option and value", () => {
     const options = Object.entries(OPTIONS).flatMap(([backend, schema]) =>
       Object.keys(schema.shape)
         .filter((option) => option !== "backend")
@@ -78,6 +79,7 @@ describe("parseOptions", () => {
       "::1",
       "10.0.0.1",
       "eth0",
+      "two\nlines",
     );
     const values = fc.oneof(likely, fc.string(), fc.string({ unit: "binary" }));
     let [taken, refused] = [0, 0];
@@ -89,7 +91,8 @@ describe("parseOptions", () => {
           taken += 1;
         } catch (error) {
           assert.ok(error instanceof InvalidError, String(error));
-          assert.ok(error.message.startsWith(`option ${option} `), error.message);
+          assert.ok(error.message.startsWith(`option ${option} is "${value}", but must be `), error.message);
+          assert.doesNotMatch(reason(error), /\n/);
           refused += 1;
         }
       }),
