@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { request } from "node:http";
+import { text } from "node:stream/consumers";
 import { Config } from "../config.ts";
 import { TsnetError, reason } from "../errors.ts";
 
@@ -35,32 +36,32 @@ export function query(
  * @param socket where the daemon listens
  * @throws {TsnetError} that says how to start one, if none answers
  */
-function ask(socket: string, path: string): Promise<unknown> {
+async function ask(socket: string, path: string): Promise<unknown> {
+  const { status, body } = await get(socket, path).catch((cause: unknown) => {
+    throw new TsnetError(
+      "busy",
+      `no tsnet daemon at ${socket}: ${reason(cause)}; is \`tsnet daemon\` running?`,
+      { cause },
+    );
+  });
+  try {
+    if (status === 200) return JSON.parse(body);
+  } catch {
+    // Whoever that is, it is not tsnet.
+  }
+  throw new TsnetError("busy", `the daemon at ${socket} answered ${status}: ${body.trim()}`);
+}
+
+function get(socketPath: string, path: string): Promise<{ status: number; body: string }> {
   return new Promise((resolve, reject) => {
-    const call = request({ socketPath: socket, path, timeout: TIMEOUT_MS }, (reply) => {
-      let body = "";
-      reply.on("data", (chunk: Buffer) => (body += chunk.toString()));
-      reply.on("end", () => {
-        if (reply.statusCode === 200) resolve(JSON.parse(body));
-        else
-          reject(
-            new TsnetError(
-              "busy",
-              `the daemon at ${socket} answered ${reply.statusCode ?? 0}: ${body.trim()}`,
-            ),
-          );
-      });
+    const call = request({ socketPath, path, timeout: TIMEOUT_MS }, (reply) => {
+      const status = reply.statusCode ?? 0;
+      text(reply).then((body) => {
+        resolve({ status, body });
+      }, reject);
     });
     call.on("timeout", () => call.destroy(new Error("no answer within 15 s")));
-    call.on("error", (cause) => {
-      reject(
-        new TsnetError(
-          "busy",
-          `no tsnet daemon at ${socket}: ${reason(cause)}; is \`tsnet daemon\` running?`,
-          { cause },
-        ),
-      );
-    });
+    call.on("error", reject);
     call.end();
   });
 }

@@ -4,12 +4,24 @@ import { join } from "node:path";
 import { EngineClient } from "./engine-client.ts";
 import { until } from "./until.ts";
 
-const MAIN = join(import.meta.dirname, "../../dist/main.js");
+/** The command, as built. */
+export const MAIN = join(import.meta.dirname, "../../dist/main.js");
 
 /** Where a daemon keeps its things. */
 export interface Places {
   readonly socket: string;
   readonly stateDir: string;
+}
+
+/** How a daemon is started. */
+export interface Start {
+  /** Descriptor of a socket to hand over as systemd does (sd_listen_fds(3)). */
+  readonly listening?: number;
+  /** A daemon whose network namespace this one shares. */
+  readonly beside?: Daemon;
+  /** Shell commands that run before it; what they mount is for this daemon alone. */
+  readonly prepare?: string;
+  readonly logLevel?: string;
 }
 
 /** The daemon as built, in a network namespace of its own, with the engine's API where nobody answers. */
@@ -18,32 +30,34 @@ export class Daemon {
   #out = "";
   #errors = "";
 
-  /**
-   * @param more.listening descriptor of a socket to hand over as systemd does (sd_listen_fds(3))
-   * @param more.beside a daemon whose network namespace this one shares
-   */
-  constructor(
-    { socket, stateDir }: Places,
-    { listening, beside }: { listening?: number; beside?: Daemon } = {},
-  ) {
-    const args = [
-      "daemon",
-      "--socket",
-      socket,
-      "--state-dir",
-      stateDir,
-      "--docker-socket",
-      `${socket}.none`,
-      "--system-bus",
-      `${socket}.none`,
-    ];
+  constructor({ socket, stateDir }: Places, how: Start = {}) {
+    const { listening, beside, prepare = "", logLevel = "info" } = how;
+    const flags = {
+      "--socket": socket,
+      "--state-dir": stateDir,
+      "--docker-socket": `${socket}.none`,
+      "--system-bus": `${socket}.none`,
+      "--log-level": logLevel,
+    };
     // The PID is known only inside; neither unshare nor exec changes it.
-    const handOver = listening === undefined ? "" : "export LISTEN_PID=$$ LISTEN_FDS=1; ";
-    const namespace =
-      beside === undefined ? ["unshare", "--net"] : ["nsenter", `--net=/proc/${beside.pid}/ns/net`];
+    const handOver = listening === undefined ? "" : "export LISTEN_PID=$$ LISTEN_FDS=1";
+    const namespace = beside
+      ? ["nsenter", `--net=/proc/${beside.pid}/ns/net`]
+      : ["unshare", "--net", "--mount"];
+    const script = [prepare, handOver, 'exec "$@"'].filter(Boolean).join("\n");
     this.#child = spawn(
       "env",
-      [...namespace, "sh", "-c", `${handOver}exec "$@"`, "sh", process.execPath, MAIN, ...args],
+      [
+        ...namespace,
+        "sh",
+        "-c",
+        script,
+        "sh",
+        process.execPath,
+        MAIN,
+        "daemon",
+        ...Object.entries(flags).flat(),
+      ],
       { stdio: ["ignore", "pipe", "pipe", ...(listening === undefined ? [] : [listening])] },
     );
     this.#child.stdout?.setEncoding("utf8").on("data", (text: string) => (this.#out += text));
