@@ -85,6 +85,38 @@ describe("tsnet daemon", () => {
     await start({ ...places("two"), stateDir: at.stateDir }).answers(places("two").socket);
   });
 
+  for (const [what, prepare, pattern] of [
+    [
+      "damaged",
+      (path: string) => `mkdir ${path}; echo spoiled >${path}/tsnet.mdb`,
+      /^tsnet: store \S+tsnet\.mdb is damaged: .+; keep a copy and delete it, then `tsnet store import`/,
+    ],
+    [
+      "a file",
+      (path: string) => `echo >${path}`,
+      /^tsnet: state directory \S+: not a directory; choose another --state-dir\n/,
+    ],
+    [
+      "read-only",
+      (path: string) => `mkdir ${path}; mount -t tmpfs -o ro none ${path}`,
+      /^tsnet: state directory \S+: its file system is read-only; remount it or choose another --state-dir\n/,
+    ],
+    [
+      "full",
+      (path: string) => `mkdir ${path}; mount -t tmpfs -o size=64k none ${path}`,
+      /^tsnet: store \S+: no space left on its file system; free some and try again\n/,
+    ],
+  ] as const)
+    it(`refuses a state directory that is ${what}, in one line`, async () => {
+      const at = places("one");
+      const refused = start(at, { prepare: prepare(at.stateDir) });
+      assert.equal(await refused.ended(), 1);
+      assert.match(refused.errors, pattern);
+      assert.match(refused.errors, /^[^\n]+\n$/);
+      assert.equal(refused.out, "");
+      assert.equal(existsSync(at.socket), false);
+    });
+
   it("takes over the socket that systemd listens on, with the requests that wait there", async () => {
     const at = places("one");
     const systemds = join(dir, "systemd.sock");
