@@ -17,7 +17,7 @@ import type {
 } from "./model.ts";
 import { macOf } from "./names.ts";
 import { Ports } from "./ports.ts";
-import { type Step, applyAgain, applyAll, repairAll, revertAll, stepLog } from "./step.ts";
+import { type Step, applyAgain, applyAll, applyOne, repairAll, revertAll, stepLog } from "./step.ts";
 import type { State } from "./store/state.ts";
 
 /** Share of a network's capacity at which to warn. */
@@ -114,9 +114,10 @@ export class Driver {
       if (!network) return [];
       const endpoints = this.#state.endpoints(id);
       for (const endpoint of endpoints) await this.#remove(network, endpoint);
-      await revertAll(this.#backend(network).network(network), stepLog(this.#log, id));
+      const log = stepLog(this.#log, id);
+      await revertAll(this.#backend(network).network(network), log);
       // Last, and only if all of it is gone: until then the reconciler must know what may be on the host.
-      await this.#state.networkRecord(network).revert();
+      await revertAll([this.#state.networkRecord(network)], log);
       this.#made.delete(id);
       return endpoints.map((endpoint) => this.#beside(endpoint));
     });
@@ -200,7 +201,7 @@ export class Driver {
       const network = this.#state.requireNetwork(networkId);
       const endpoint = this.#state.requireEndpoint(networkId, id);
       const { left: _, ...joined } = { ...endpoint, sandbox };
-      await this.#state.endpointRecord(joined).apply();
+      await applyOne(this.#state.endpointRecord(joined), stepLog(this.#log, networkId));
       return { response: this.#backend(network).join(network, endpoint), beside: this.#beside(joined) };
     });
     await this.#tell(beside);
@@ -330,8 +331,9 @@ export class Driver {
   }
 
   async #remove(network: Network, endpoint: Endpoint): Promise<void> {
-    await revertAll(this.#endpointSteps(network, endpoint), stepLog(this.#log, network.id));
-    await this.#state.endpointRecord(endpoint).revert();
+    const log = stepLog(this.#log, network.id);
+    await revertAll(this.#endpointSteps(network, endpoint), log);
+    await revertAll([this.#state.endpointRecord(endpoint)], log);
   }
 
   #backend(network: Network): Backend {

@@ -7,7 +7,7 @@ import type { Family } from "./ip.ts";
 import { type Knowledge, isForgotten } from "./knowledge.ts";
 import type { KeyedLock } from "./lock.ts";
 import { type Endpoint, type Network, type PortBinding, type PublishedPort, addressOf } from "./model.ts";
-import { type Step, type StepLog, applyAll, repairAll, revertAll, stepLog } from "./step.ts";
+import { type Step, type StepLog, applyAll, applyOne, repairAll, revertAll, stepLog } from "./step.ts";
 import type { State } from "./store/state.ts";
 
 /** What an endpoint is to publish. */
@@ -69,14 +69,15 @@ export class Ports {
    */
   async unpublish(network: Network, endpoint: Endpoint, after: Endpoint): Promise<void> {
     const { ports, ...silent } = after;
-    await this.#state.endpointRecord(silent).apply();
+    const log = stepLog(this.#log, network.id);
+    await applyOne(this.#state.endpointRecord(silent), log);
     if (!ports) return;
     try {
       const steps = this.#backend(network).publish?.(network, endpoint) ?? [];
-      await revertAll(steps, stepLog(this.#log, network.id));
+      await revertAll(steps, log);
     } catch (error) {
       // Whatever is left must be on record.
-      await this.#state.endpointRecord(after).apply();
+      await applyOne(this.#state.endpointRecord(after), log);
       throw error;
     }
   }

@@ -49,6 +49,13 @@ export function stepLog(parent: Logger, network: string): StepLog {
   };
 }
 
+/** Applies one step. Resolves to whether it changed something. */
+export async function applyOne(step: Step, log: StepLog): Promise<Applied> {
+  const changed = await step.apply();
+  if (changed) log.done(step);
+  return changed;
+}
+
 /**
  * Applies the steps in order. When one fails, those that changed something are reverted, last first, and
  * the failure is thrown. What could not be reverted is told to the log and left for the reconciler; then the first
@@ -60,8 +67,7 @@ export async function applyAll(steps: readonly Step[], log: StepLog): Promise<vo
     try {
       // A step that fails half-way may have changed something, and its revert does no harm where it has not.
       changed.push(step);
-      if (await step.apply()) log.done(step);
-      else changed.pop();
+      if (!(await applyOne(step, log))) changed.pop();
     } catch (error) {
       await rollBack(changed, steps[0], log);
       throw error;
@@ -91,7 +97,7 @@ export async function applyAgain(steps: readonly Step[], log: StepLog): Promise<
   const failures: unknown[] = [];
   for (const step of steps)
     try {
-      if (await step.apply()) log.done(step);
+      await applyOne(step, log);
     } catch (error) {
       failures.push(error);
     }

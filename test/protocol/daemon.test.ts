@@ -172,6 +172,39 @@ describe("tsnet daemon", () => {
       again.close();
     });
 
+  it("logs one line for a request, and every step before it at level debug only", async () => {
+    const lines: Record<string, Record<string, unknown>[]> = {};
+    for (const logLevel of ["info", "debug"]) {
+      const at = places(logLevel);
+      const daemon = start(at, { logLevel });
+      await daemon.answers(at.socket);
+      const client = await EngineClient.open(at.socket);
+      await until("it has started", () => daemon.out.includes("host is as recorded"));
+      const from = daemon.out.length;
+      await client.call("NetworkDriver.CreateNetwork", createNetwork(1));
+      await client.call("NetworkDriver.CreateNetwork", createNetwork(1));
+      await client.call("NetworkDriver.CreateNetwork", {});
+      client.close();
+      await until("the last is logged", () => daemon.out.endsWith('"request failed"}\n'));
+      const logged = daemon.out.slice(from).trimEnd().split("\n");
+      lines[logLevel] = logged.map((line) => JSON.parse(line) as Record<string, unknown>);
+    }
+    const { info = [], debug = [] } = lines;
+    const brief = (line: Record<string, unknown>) => [line["level"], line["msg"], line["method"]];
+    const requests = [
+      [30, "request", "CreateNetwork"],
+      [30, "request", "CreateNetwork"],
+      [40, "request failed", "CreateNetwork"],
+    ];
+    assert.deepEqual(info.map(brief), requests);
+    assert.deepEqual([info[0]?.["network"], typeof info[0]?.["ms"]], [id(1), "number"]);
+    assert.match(String(info[2]?.["reason"]), /^CreateNetwork\.NetworkID: /);
+    const steps = debug.slice(0, -requests.length);
+    assert.deepEqual(debug.slice(steps.length).map(brief), requests);
+    assert.equal(steps[0]?.["step"], `record network ${id(1)}`);
+    assert.ok(steps.length > 5 && steps.every(({ level, msg }) => level === 20 && msg === "applied"));
+  });
+
   it("ends properly when told to the moment it listens", async () => {
     const at = places("one");
     const daemon = start(at);

@@ -7,11 +7,14 @@ import type { Moment } from "./world.ts";
 export class Faults {
   /** Every call so far, `apply …` or `revert …`. */
   readonly calls: string[] = [];
+  /** Those of them that were made and changed something, as far as they tell. */
+  readonly changes: string[] = [];
   readonly #planned = new Map<number, Moment>();
 
   /** Forgets the calls so far, and fails the ones of these numbers from now on, each before or after it is really made. */
   plan(...faults: readonly (readonly [number: number, moment: Moment])[]): void {
     this.calls.length = 0;
+    this.changes.length = 0;
     this.#planned.clear();
     for (const [number, moment] of faults) this.#planned.set(number, moment);
   }
@@ -58,6 +61,7 @@ export class Faults {
     const moment = this.#planned.get(number);
     if (moment === "before") throw new Error(`fault before ${call}`);
     const result = await fn();
+    if (result !== false) this.changes.push(call);
     if (moment === "after") throw new Error(`fault after ${call}`);
     return result;
   }
