@@ -1,4 +1,5 @@
 import { readFileSync, readdirSync, readlinkSync } from "node:fs";
+import { basename } from "node:path";
 
 /**
  * Which other process has a socket open: looks for it among every process's descriptors (proc(5)).
@@ -13,12 +14,18 @@ export function socketOwner(inode: string): string | undefined {
   )) {
     try {
       const open = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
-      if (open.includes(link)) return `process ${pid} (${readFileSync(`/proc/${pid}/comm`, "utf8").trim()})`;
+      if (open.includes(link)) return `process ${pid} (${programOf(pid)})`;
     } catch {
       // The process ended meanwhile.
     }
   }
   return undefined;
+}
+
+/** What a process was started as. Its `comm` is what the first thread calls itself: MainThread, from Node 24 on. */
+function programOf(pid: string): string {
+  const [program = ""] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+  return basename(program);
 }
 
 /** Who listens on a unix socket's path. */
