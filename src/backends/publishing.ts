@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { ConflictError, InvalidError, reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
-import { openPortRule, portRules } from "../firewall/port-rules.ts";
+import { openPortRule, portRules, relayedRule } from "../firewall/port-rules.ts";
 import { LOOPBACK } from "../firewall/layout.ts";
 import type { Rule } from "../firewall/rule.ts";
 import { FAMILIES, type Family, bracketed, contains, parseCidr, parseIp, subnetOf } from "../ip.ts";
@@ -97,7 +97,10 @@ export class Publisher {
     return (endpoint.ports ?? []).flatMap(({ family, protocol, containerPort, host }) => {
       const containerAddress = addressOf(endpoint, family);
       // Only the relay leads from one family to the other.
-      if (containerAddress === undefined) return [];
+      if (containerAddress === undefined)
+        return host
+          ? relayedRule({ family, protocol, hostAddress: host.address, hostPort: host.port, comment })
+          : [];
       const port = { family, protocol, containerAddress, containerPort, bridge, comment };
       return host
         ? portRules({

@@ -35,6 +35,7 @@ export interface BridgeNetwork {
  *   from elsewhere   ! -i B -o B → drop             nat: only answers and published ports
  *                    ! -i B -o B → TSNET-FROM       routed, nat-unprotected: not from other networks
  *   internal         ! -i B -o B → drop
+ *                    -i B to the host → TSNET-RELAYED   nor by the daemon; and by no address but the gateway's
  */
 export function bridgeRules(network: BridgeNetwork): Rule[] {
   const { family, bridge, internal, icc, mode } = network;
@@ -55,6 +56,7 @@ export function bridgeRules(network: BridgeNetwork): Rule[] {
         `-i ${bridge} -m addrtype --dst-type LOCAL -m addrtype ! --dst-type LOCAL --limit-iface-in`,
         "DROP",
       ),
+      rule(CHAINS.input, `-i ${bridge} -m conntrack --ctstate NEW`, CHAINS.relayed.name),
       rule(CHAINS.forward, within, "ACCEPT"),
     ];
   }

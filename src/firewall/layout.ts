@@ -16,8 +16,10 @@ import type { Chain, FamilyRule } from "./rule.ts";
  *                       3 TSNET-OPEN      what may come in from outside uninvited → accept
  *                       4 TSNET-CLOSED    whatever else would come in → drop
  *   mangle INPUT ──── TSNET-INPUT       what no container may reach of the host
+ *                       from an internal network → TSNET-RELAYED
+ *                            TSNET-RELAYED  to a published port that the daemon serves itself (see relay.ts) → drop
  *   filter FORWARD ── TSNET-FORWARD     what is left is accepted, whatever the chain's policy says
- *   filter INPUT ──── TSNET-SERVED      new connections that the daemon serves itself (see relay.ts) → accept
+ *   filter INPUT ──── TSNET-SERVED      new connections that the daemon serves within a network → accept
  *   nat PREROUTING ┐
  *   nat OUTPUT ────┴─ TSNET-PORTS       published ports: a tree, see port-rules.ts
  *   nat POSTROUTING ─ TSNET-POSTROUTING
@@ -39,6 +41,7 @@ export const CHAINS = {
   open: { table: "mangle", name: "TSNET-OPEN" },
   closed: { table: "mangle", name: "TSNET-CLOSED" },
   input: { table: "mangle", name: "TSNET-INPUT" },
+  relayed: { table: "mangle", name: "TSNET-RELAYED" },
   forward: { table: "filter", name: "TSNET-FORWARD" },
   served: { table: "filter", name: "TSNET-SERVED" },
   ports: { table: "nat", name: "TSNET-PORTS" },
@@ -55,6 +58,7 @@ export const STANDING: readonly Chain[] = [
   CHAINS.from,
   CHAINS.open,
   CHAINS.closed,
+  CHAINS.relayed,
   CHAINS.postrouting,
   CHAINS.hairpin,
   CHAINS.masquerade,

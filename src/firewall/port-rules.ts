@@ -35,9 +35,8 @@ export interface PublishedPort {
  * whom it must be for.
  */
 export function portRules(port: PublishedPort): Rule[] {
-  const { family, protocol, hostAddress, hostPort, containerAddress, containerPort, bridge, comment } = port;
-  const any = hostAddress === "0.0.0.0" || hostAddress === "::";
-  const destination = any ? "" : `-d ${hostAddress}/${family === 4 ? 32 : 128} `;
+  const { family, protocol, hostPort, containerAddress, containerPort, bridge, comment } = port;
+  const destination = towards(port);
   const rest = `-p ${protocol} -m ${protocol} --dport ${hostPort} -m comment --comment ${comment}`;
   const leaf: Chain = {
     table: CHAINS.ports.table,
@@ -53,10 +52,31 @@ export function portRules(port: PublishedPort): Rule[] {
   return [
     rule(leaf, `${destination}! -i ${bridge} `, translate),
     rule(CHAINS.served, `${destination}-i ${bridge} `, "ACCEPT"),
-    ...(any && protocol === "udp" ? port.apart : []).map((gateway) =>
+    ...(destination === "" && protocol === "udp" ? port.apart : []).map((gateway) =>
       rule(leaf, `-s ${subnetOf(gateway)} -i ${bridge} `, `DNAT --to-destination ${bare(gateway)}`),
     ),
   ];
+}
+
+/**
+ * A port that the daemon serves, for a container without an address of that family (see relay.ts). Networks that have no
+ * way out are kept from it here, since nothing of what they send to it is forwarded.
+ */
+export function relayedRule(
+  port: Pick<PublishedPort, "family" | "protocol" | "hostAddress" | "hostPort" | "comment">,
+): Rule {
+  const { family, protocol, hostPort, comment } = port;
+  return {
+    family,
+    ...CHAINS.relayed,
+    spec: `${towards(port)}-p ${protocol} -m ${protocol} --dport ${hostPort} -m comment --comment ${comment} -j DROP`,
+  };
+}
+
+/** A match for the host's address, with a space behind it; empty if that is any. */
+function towards({ family, hostAddress }: Pick<PublishedPort, "family" | "hostAddress">): string {
+  const any = hostAddress === "0.0.0.0" || hostAddress === "::";
+  return any ? "" : `-d ${hostAddress}/${family === 4 ? 32 : 128} `;
 }
 
 /** A port of a routed network: nothing is translated, but it may be reached from outside. */

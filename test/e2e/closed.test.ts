@@ -43,6 +43,26 @@ onEachEngine("closed networks", (site) => {
     );
   });
 
+  // Older engines give every network an IPv4 subnet.
+  if (site.line === "28.5")
+    it("lets no IPv4 out of a network that has none, from a container that gives itself an address", async () => {
+      const [six, open] = [subnets(), subnets()];
+      const id = await site.network("six", "--ipv4=false", "--ipv6", "--subnet", six.v6, "--internal");
+      const unprotected = "com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected";
+      await site.network("open", "--subnet", open.v4, "-o", unprotected);
+      const [inside, other] = await Promise.all([target("inside", "six"), target("other", "open")]);
+      const { address: mac } = await link(site, bridgeOf(id));
+      for (const command of [
+        `address add ${six.ip(2)}/24 dev eth0`,
+        `neigh add ${six.ip(1)} lladdr ${mac} dev eth0`,
+        `route add default via ${six.ip(1)}`,
+      ])
+        await inside.exec(["ip", ...command.split(" ")]);
+      const byIPv4 = { other: { ...other, addresses: [other.addresses[0] ?? ""] } };
+      assert.deepEqual(await send(inside, byIPv4), { other: [] });
+      assert.deepEqual(await send(site, byIPv4), { other: ["ping4", "tcp4", "udp4"] });
+    });
+
   it("keeps the containers of a network with enable_icc=false apart, also by way of the gateway", async () => {
     const net = subnets();
     await network("apart", net, "-o", "com.docker.network.bridge.enable_icc=false");

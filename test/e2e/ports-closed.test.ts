@@ -133,6 +133,31 @@ onEachEngine("closed ports", (site) => {
     await nobodyAt(Object.values(site.address).map((address) => ({ address, port: 8080 })));
   });
 
+  it("are all there are to an internal network, also where a port leads to the other family", async () => {
+    const [inside, beside] = [subnets(), subnets()];
+    await network("blue", inside, "--internal");
+    await network("green", beside);
+    await site.network("four", "--subnet", subnets().v4);
+    await Promise.all([
+      site.run("c1", "blue"),
+      site.run("c2", "green"),
+      site.run("web", "four", ...publish("8080:80")),
+    ]);
+    await answerers.start(site.host, "web", [80], "web");
+    await answerers.start(site.host, "host", [5000]);
+    const gateways = ({ ip, ip6 }: Subnets, port: number) =>
+      [ip(1), ip6(1)].map((address) => ({ address, port }));
+    const names = (answers: readonly string[]) => answers.map((answer) => answer.split(" ")[0]);
+    assert.deepEqual(names(await ask(site.container("c2"), gateways(beside, 8080))), ["web", "web"]);
+    assert.deepEqual(names(await ask(site.container("c1"), gateways(inside, 5000))), ["host", "host"]);
+    const closed = gateways(inside, 8080).map((question) => ({ ...question, unexpected: true }));
+    const answers = await ask(site.container("c1"), closed);
+    assert.deepEqual(
+      answers.filter((answer) => !NOBODY.includes(answer)),
+      [],
+    );
+  });
+
   it("are the host's own on loopback to a container that routes 127/8 to the host", async () => {
     const net = subnets();
     await network("blue", net);

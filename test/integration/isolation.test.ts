@@ -147,6 +147,34 @@ describe("isolation, tried with packets where nobody else drops any", () => {
         );
       });
 
+  for (const [family, other] of [
+    [4, 6],
+    [6, 4],
+  ] as const)
+    it(`relays nothing of an internal network's IPv${String(other)} to a container that has IPv${String(family)} only`, async () => {
+      await site.driver.createNetwork(network(1));
+      await site.driver.createNetwork(network(2, family === 4 ? { ipv6: [] } : { ipv4: [] }));
+      await site.driver.createNetwork(network(3, { internal: true }));
+      const [beside, inside] = [await container(endpointOf(1)), await container(endpointOf(3))];
+      const web = await container(endpointWith(family, 2));
+      await site.driver.publish(id(2), id(1002), PORTS);
+      const gateway = (number: number) => [
+        other === 4 ? `10.${String(number)}.0.1` : `fd0${String(number)}::1`,
+      ];
+      const all = EVERYTHING.filter((what) => what.endsWith(String(other)));
+      assert.deepEqual(
+        await arrivals({
+          "inside > host": { from: inside, to: gateway(3), at: host },
+          "inside > what web publishes": { from: inside, to: gateway(3), at: host, ports: PUBLISHED },
+        }),
+        { "inside > host": all, "inside > what web publishes": [`ping${String(other)}`] },
+      );
+      assert.deepEqual(web[family].hear(), []);
+      const way = { from: beside, to: gateway(1), at: host, ports: PUBLISHED };
+      assert.deepEqual(await arrivals({ way }), { way: all });
+      assert.notDeepEqual(web[family].hear(), []);
+    });
+
   /** A bridge of somebody else's, with addresses that no network has. @returns its name */
   async function ownBridge(): Promise<string> {
     const addresses = FAMILIES.map((family) => `address add ${PRETENDED[family].gateway} dev own-br`);

@@ -3,6 +3,7 @@ import {
   type Protocol,
   openPortRule,
   portRules as rulesOfPort,
+  relayedRule,
   sharedRule,
 } from "../../src/firewall/port-rules.ts";
 import type { Rule } from "../../src/firewall/rule.ts";
@@ -59,6 +60,7 @@ export function portRules(family: Family): Rule[] {
     ...rulesOfPort({ ...apart, protocol, hostAddress: any, hostPort: 8083 }),
     ...rulesOfPort({ ...apart, protocol, hostAddress: one, hostPort: 8084 }),
     openPortRule({ ...port, protocol }),
+    ...[any, one].map((hostAddress) => relayedRule({ ...port, protocol, hostAddress, hostPort: 8085 })),
   ]);
   return [...each, sharedRule(port, family === 4 ? "10.2.0.0/16" : "fd02::/64")];
 }
