@@ -52,6 +52,7 @@ export function portRules(port: PublishedPort): Rule[] {
   return [
     rule(leaf, `${destination}! -i ${bridge} `, translate),
     rule(CHAINS.served, `${destination}-i ${bridge} `, "ACCEPT"),
+    relayedRule(port),
     ...(destination === "" && protocol === "udp" ? port.apart : []).map((gateway) =>
       rule(leaf, `-s ${subnetOf(gateway)} -i ${bridge} `, `DNAT --to-destination ${bare(gateway)}`),
     ),
@@ -59,8 +60,8 @@ export function portRules(port: PublishedPort): Rule[] {
 }
 
 /**
- * A port that the daemon serves, for a container without an address of that family (see relay.ts). Networks that have no
- * way out are kept from it here, since nothing of what they send to it is forwarded.
+ * A port that the daemon serves (see relay.ts). Networks that have no way out are kept from it here, since nothing of what
+ * they send to it is forwarded; nor is a datagram to everybody, whoever it says it is from.
  */
 export function relayedRule(
   port: Pick<PublishedPort, "family" | "protocol" | "hostAddress" | "hostPort" | "comment">,

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import { FAMILIES, type Family, bare } from "../../src/ip.ts";
 import type { EndpointRequest, NetworkRequest } from "../../src/model.ts";
 import { bridgeName } from "../../src/names.ts";
+import { run } from "../lab/command.ts";
 import { FakeSandbox } from "../support/fake-sandbox.ts";
 import { ip, ipLink, mustBeIsolated, plugWire, setSysctl, wipe } from "../support/isolated.ts";
 import { PORTS } from "../support/networks.ts";
@@ -23,6 +25,11 @@ const PRETENDED = {
   4: { own: "10.66.0.2/24", gateway: "10.66.0.1/24" },
   6: { own: "fd66::2/64", gateway: "fd66::1/64" },
 } as const;
+
+/** Addresses of network 2, for another container than its first. */
+const BESIDE_2 = { ipv4: "10.2.0.6/16", ipv6: "fd02::6/64" } as const;
+/** This process is the relay, and has nothing else to do. */
+const RELAYED_MS = 300;
 
 /** A container, with the sandbox that it is in. */
 interface Container extends Place {
@@ -174,6 +181,36 @@ describe("isolation, tried with packets where nobody else drops any", () => {
       assert.deepEqual(await arrivals({ way }), { way: all });
       assert.notDeepEqual(web[family].hear(), []);
     });
+
+  for (const family of FAMILIES)
+    it(`relays nothing that an internal network sends in another one's name, IPv${String(family)}`, async () => {
+      const apart = { "com.docker.network.bridge.enable_icc": "false" };
+      await site.driver.createNetwork(network(2, { options: apart }));
+      await site.driver.createNetwork(network(3, { internal: true }));
+      const [web, inside] = [await container(endpointOf(2)), await container(endpointOf(3))];
+      const beside = await container({ ...endpointOf(2), ...BESIDE_2, id: id(1006) });
+      await site.driver.publish(id(2), id(1002), PORTS);
+      for (const cidr of [BESIDE_2.ipv4, BESIDE_2.ipv6])
+        await inside.sandbox.ip(`address add ${cidr} dev eth0 nodad noprefixroute`);
+      const from = bare(BESIDE_2[`ipv${family}`]);
+      await shout(inside, from);
+      assert.deepEqual(web[family].hear(), []);
+      await shout(beside, from);
+      assert.notDeepEqual(web[family].hear(), []);
+    });
+
+  /** Sends a datagram for a published port to everybody on the container's bridge, and gives it time to be relayed. */
+  async function shout({ sandbox }: Container, from: string): Promise<void> {
+    const [type, everybody] = from.includes(":") ? ["udp6", "ff02::1%eth0"] : ["udp4", "255.255.255.255"];
+    const script = `
+      const socket = require("dgram").createSocket("${type}");
+      socket.bind(0, "${from}", () => {
+        socket.setBroadcast(true);
+        socket.send("x", ${String(PUBLISHED.udp)}, "${everybody}", () => socket.close());
+      });`;
+    await run(["nsenter", `--net=${sandbox.path}`, process.execPath, "-e", script]);
+    await sleep(RELAYED_MS);
+  }
 
   /** A bridge of somebody else's, with addresses that no network has. @returns its name */
   async function ownBridge(): Promise<string> {
