@@ -1,5 +1,5 @@
-import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
-import { KernelError } from "../errors.ts";
+import { type ChildProcess, spawn } from "node:child_process";
+import { KernelError, reason } from "../errors.ts";
 
 interface Question {
   readonly text: string;
@@ -21,7 +21,7 @@ export class Conversation {
   readonly #program: string;
   readonly #args: readonly string[];
   readonly #end: string;
-  #child: ChildProcessWithoutNullStreams | undefined;
+  #child: ChildProcess | undefined;
   #current: Question | undefined;
   readonly #waiting: Question[] = [];
 
@@ -40,7 +40,8 @@ export class Conversation {
    * Asks, after everything asked before was answered.
    *
    * @returns what it printed before the last line
-   * @throws {KernelError} with its own complaint, if it ended instead; the next question starts it again
+   * @throws {KernelError} with its own complaint, if it ended instead, or with why it cannot be started; the next
+   *   question starts it again
    */
   ask(text: string): Promise<string> {
     return new Promise((resolve, reject) => {
@@ -56,7 +57,7 @@ export class Conversation {
 
   /** Ends the program. */
   close(): void {
-    this.#child?.stdin.end();
+    this.#child?.stdin?.end();
     this.#child = undefined;
   }
 
@@ -67,9 +68,17 @@ export class Conversation {
       hold(this.#child, false);
       return;
     }
-    this.#child ??= this.#start();
+    try {
+      this.#child ??= this.#start();
+    } catch (error) {
+      // So it is with ENOMEM; other reasons come as an event.
+      this.#finish(({ reject }) => {
+        reject(failure(this.#name, error, ""));
+      });
+      return;
+    }
     hold(this.#child, true);
-    this.#child.stdin.write(this.#current.text);
+    this.#child.stdin?.write(this.#current.text);
   }
 
   #finish(settle: (question: Question) => void): void {
@@ -79,12 +88,13 @@ export class Conversation {
     this.#next();
   }
 
-  #start(): ChildProcessWithoutNullStreams {
+  /** Its pipes are missing where there are no descriptors for them (EMFILE, ENFILE); then it ends at once. */
+  #start(): ChildProcess {
     // In a session of its own: what ends the daemon must not end it before requests in flight are done.
-    const child = spawn(this.#program, this.#args, { detached: true });
+    const child: ChildProcess = spawn(this.#program, this.#args, { detached: true });
     let chunks: Buffer[] = [];
     let complaint = "";
-    child.stdout.on("data", (chunk: Buffer) => {
+    child.stdout?.on("data", (chunk: Buffer) => {
       chunks.push(chunk);
       if (!endsWith(chunks, this.#end)) return;
       const answer = Buffer.concat(chunks).toString();
@@ -94,9 +104,9 @@ export class Conversation {
         resolve(answer.slice(0, -this.#end.length));
       });
     });
-    child.stderr.on("data", (chunk: Buffer) => (complaint += chunk.toString()));
+    child.stderr?.on("data", (chunk: Buffer) => (complaint += chunk.toString()));
     // A program that ended before it read everything says why on stderr, not here.
-    child.stdin.on("error", () => undefined);
+    child.stdin?.on("error", () => undefined);
     let launch: Error | undefined;
     child.on("error", (error) => (launch = error));
     child.on("close", () => {
@@ -116,19 +126,21 @@ function endsWith(chunks: readonly Buffer[], end: string): boolean {
 }
 
 /** An idle program must not keep the daemon from ending. */
-function hold(child: ChildProcessWithoutNullStreams | undefined, held: boolean): void {
-  if (!child) return;
+function hold(child: ChildProcess | undefined, held: boolean): void {
   // The pipes are sockets, whatever their declared type.
-  for (const part of [child, child.stdin, child.stdout, child.stderr] as unknown as Handle[]) {
-    if (held) part.ref();
-    else part.unref();
+  const parts = [child, child?.stdin, child?.stdout, child?.stderr] as unknown as (Handle | undefined)[];
+  for (const part of parts) {
+    if (held) part?.ref();
+    else part?.unref();
   }
 }
 
-function failure(program: string, launch: Error | undefined, complaint: string): KernelError {
+function failure(program: string, launch: unknown, complaint: string): KernelError {
   const said = complaint
     .split("\n")
     .map((line) => line.trim())
     .find((line) => line !== "");
-  return new KernelError(program, "", said ?? launch?.message ?? "ended unexpectedly", { cause: launch });
+  return new KernelError(program, "", said ?? (launch ? reason(launch) : "ended unexpectedly"), {
+    cause: launch,
+  });
 }

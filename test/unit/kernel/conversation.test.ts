@@ -1,0 +1,67 @@
+import assert from "node:assert/strict";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { KernelError } from "../../../src/errors.ts";
+import { Conversation } from "../../../src/kernel/conversation.ts";
+import { withoutDescriptors } from "../../support/descriptors.ts";
+
+const DONE = "# done";
+
+describe("Conversation", () => {
+  let conversation: Conversation | undefined;
+  afterEach(() => conversation?.close());
+
+  function converse(...command: [string, ...string[]]): Conversation {
+    conversation = new Conversation("sh", command, DONE);
+    return conversation;
+  }
+
+  it("answers each question with what the program prints, in the order they were asked", async () => {
+    const shell = converse("sh");
+    const answers = [1, 2, 3].map((number) => shell.ask(`echo ${number}; echo "${DONE}"\n`));
+    assert.deepEqual(await Promise.all(answers), ["1\n", "2\n", "3\n"]);
+  });
+
+  it("rejects with the program's complaint when it ends, and starts it again for the next question", async () => {
+    const shell = converse("sh");
+    await assert.rejects(shell.ask("echo no >&2; exit 1\n"), refusal("sh: no"));
+    assert.equal(await shell.ask(`echo "${DONE}"\n`), "");
+  });
+
+  it("rejects while there are no descriptors for it, and starts it as soon as there are", async () => {
+    const shell = converse("sh");
+    const answers = withoutDescriptors(() => [shell.ask("one"), shell.ask(`echo two; echo "${DONE}"\n`)]);
+    const [first, second] = await Promise.allSettled(answers);
+    assert.match(String(first?.status === "rejected" && first.reason), /sh: spawn sh EMFILE$/);
+    assert.deepEqual(second, { status: "fulfilled", value: "two\n" });
+  });
+
+  it("rejects each question while the program is not there, and starts it as soon as it is", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "tsnet-test-"));
+    try {
+      const program = join(directory, "program");
+      const later = converse(program);
+      for (const result of await Promise.allSettled([later.ask("one"), later.ask("two")]))
+        assert.match(String(result.status === "rejected" && result.reason), /sh: spawn \S+ ENOENT$/);
+      writeFileSync(program, `#!/bin/sh\necho here\necho "${DONE}"\ncat\n`);
+      chmodSync(program, 0o755);
+      assert.equal(await later.ask("three"), "here\n");
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  });
+
+  // As without memory, Node throws instead of telling later: an argument has at most 128 KiB (execve(2)).
+  it("rejects each question where the program cannot even be tried", async () => {
+    const shell = converse("sh", "x".repeat(1 << 18));
+    const results = await Promise.allSettled([shell.ask("one"), shell.ask("two")]);
+    results.push(...(await Promise.allSettled([shell.ask("three")])));
+    for (const result of results)
+      assert.match(String(result.status === "rejected" && result.reason), /sh: spawn E2BIG$/);
+  });
+});
+
+function refusal(message: string): (error: unknown) => boolean {
+  return (error) => error instanceof KernelError && error.message === message;
+}
