@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "../lab/command.ts";
+import { StoppedClock } from "../support/clock.ts";
 import {
   type HostState,
   flushRules,
@@ -32,8 +33,6 @@ interface Damage {
   readonly act: () => Promise<unknown>;
   /** What is counted, at least once each. */
   readonly drift: readonly string[];
-  /** The kernel announces it, so that it is repaired within a second. */
-  readonly announced: boolean;
 }
 
 /** What somebody does by hand to what is tsnet's. */
@@ -41,56 +40,46 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
   "the bridge deleted": {
     act: () => ip(`link delete ${BRIDGE}`),
     drift: ["link", "address"],
-    announced: true,
   },
-  "the bridge set down": { act: () => ip(`link set ${BRIDGE} down`), drift: ["link"], announced: true },
+  "the bridge set down": { act: () => ip(`link set ${BRIDGE} down`), drift: ["link"] },
   "an IPv4 address deleted": {
     act: () => ip(`addr del 10.1.0.1/16 dev ${BRIDGE}`),
     drift: ["address"],
-    announced: true,
   },
   "an IPv6 address deleted": {
     act: () => ip(`addr del fd01::1/64 dev ${BRIDGE}`),
     drift: ["address"],
-    announced: true,
   },
-  "every address flushed": { act: () => ip(`addr flush dev ${BRIDGE}`), drift: ["address"], announced: true },
+  "every address flushed": { act: () => ip(`addr flush dev ${BRIDGE}`), drift: ["address"] },
   "the bridge's MTU changed": {
     act: () => ip(`link set ${BRIDGE} mtu 1300`),
     drift: ["link"],
-    announced: true,
   },
   "the bridge's MAC changed": {
     act: () => ip(`link set ${BRIDGE} address 02:00:00:00:00:99`),
     drift: ["link"],
-    announced: true,
   },
   "the bridge's alias cleared": {
     act: () => run(["ip", "link", "set", BRIDGE, "alias", ""]),
     drift: ["link"],
-    announced: false,
   },
   "the port taken off the bridge": {
     act: () => ip(`link set ${PORT} nomaster`),
     drift: ["link"],
-    announced: true,
   },
-  "the port set down": { act: () => ip(`link set ${PORT} down`), drift: ["link"], announced: true },
-  "the port's MTU changed": { act: () => ip(`link set ${PORT} mtu 1300`), drift: ["link"], announced: true },
+  "the port set down": { act: () => ip(`link set ${PORT} down`), drift: ["link"] },
+  "the port's MTU changed": { act: () => ip(`link set ${PORT} mtu 1300`), drift: ["link"] },
   "the port's isolation cleared": {
     act: () => run(["bridge", "link", "set", "dev", PORT, "isolated", "off"]),
     drift: ["link"],
-    announced: true,
   },
   "the port's alias cleared": {
     act: () => run(["ip", "link", "set", PORT, "alias", ""]),
     drift: ["link"],
-    announced: false,
   },
   "the port deleted before the container has its end": {
     act: () => ip(`link delete ${PORT}`),
     drift: ["link"],
-    announced: true,
   },
   "forwarding turned off": {
     act: async () => {
@@ -98,13 +87,11 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
       await setSysctl("net/ipv6/conf/all/forwarding", "0");
     },
     drift: ["sysctl"],
-    announced: true,
   },
   "the bridge's IPv6 turned off": {
     // The kernel takes the addresses with it, and that is announced.
     act: () => setSysctl(`net/ipv6/conf/${BRIDGE}/disable_ipv6`, "1"),
     drift: ["sysctl", "address"],
-    announced: true,
   },
   "the bridge's settings changed": {
     act: async () => {
@@ -112,13 +99,11 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
       await setSysctl(`net/ipv4/conf/${BRIDGE}/route_localnet`, "0");
     },
     drift: ["sysctl"],
-    announced: true,
   },
-  "every rule flushed": { act: () => flushRules({ chains: false }), drift: ["rules"], announced: true },
+  "every rule flushed": { act: () => flushRules({ chains: false }), drift: ["rules"] },
   "every rule flushed and every chain deleted": {
     act: () => flushRules({ chains: true }),
     drift: ["rules"],
-    announced: true,
   },
   "one rule deleted": {
     act: async () => {
@@ -127,7 +112,6 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
       await run(["iptables", "-w", "-t", ...rule.replace("-A", "-D").split(" ")]);
     },
     drift: ["rules"],
-    announced: true,
   },
   "a published port's rule deleted": {
     act: async () => {
@@ -135,17 +119,14 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
       await run(["iptables", "-w", "-t", ...rule.replace("-A", "-D").split(" ")]);
     },
     drift: ["rules"],
-    announced: true,
   },
   "a jump deleted": {
     act: () => run(["iptables", "-w", "-t", "mangle", "-D", "FORWARD", "-j", "TSNET-ISOLATION"]),
     drift: ["rules"],
-    announced: true,
   },
   "a rule of theirs put before a jump": {
     act: () => run(["iptables", "-w", "-t", "mangle", "-I", "FORWARD", "-j", "ACCEPT"]),
     drift: ["rules"],
-    announced: true,
   },
 };
 
@@ -222,8 +203,7 @@ describe("Reconciler", () => {
       assert.deepEqual(await site.reconcile(), {}, "it was not repaired at once");
     });
 
-  for (const [what, { act, announced }] of Object.entries(DAMAGES)) {
-    if (!announced) continue;
+  for (const [what, { act }] of Object.entries(DAMAGES))
     it(`repairs it within a second of being told by the kernel: ${what}`, async function () {
       // A second of a machine that does other things meanwhile is short; one that is always late still fails.
       this.retries(2);
@@ -235,7 +215,31 @@ describe("Reconciler", () => {
       assert.ok(site.repairedAt > 0, "nothing was counted");
       assert.ok(took < 1000, `it took ${took} ms`);
     });
-  }
+
+  it("looks at everything once a minute, also for what no event is about", async () => {
+    const clock = new StoppedClock();
+    // In its own time, which a stopped clock does not hold up.
+    const work = () => run(["sleep", "0.3"]);
+    const lost = `tsm${id(7).slice(0, 12)}`;
+    try {
+      await site.reconciler.start();
+      for (const minute of [1, 2]) {
+        await ip(`link add ${lost} type bridge`);
+        await run(["ip", "link", "set", lost, "alias", `tsnet shim ${id(7)}`, "group", "29811"]);
+        await work();
+        await clock.pass(59_999);
+        await work();
+        assert.ok(await ipLink(lost), "it was swept before the minute was over");
+        await clock.pass(1);
+        await work();
+        assert.equal(await ipLink(lost), undefined);
+        assert.equal(site.reconciler.health.drift.get("orphan"), minute);
+      }
+    } finally {
+      clock.release();
+    }
+    await assertRepaired("the orphan");
+  });
 
   it("tells what it was, and how, of each thing that it repaired", async () => {
     await ip(`link set ${PORT} mtu 1300 nomaster`);

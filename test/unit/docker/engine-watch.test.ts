@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { EngineWatch } from "../../../src/docker/engine-watch.ts";
+import { StoppedClock } from "../../support/clock.ts";
 import { memoryLog } from "../../support/log.ts";
 import { until } from "../../support/until.ts";
 
@@ -54,6 +55,24 @@ describe("EngineWatch", () => {
       await sleep(20);
       assert.equal(comparisons, expected);
       engines.end();
+    }
+  });
+
+  it("compares with an engine that lives on once a minute", async () => {
+    engines.begin();
+    const clock = new StoppedClock();
+    try {
+      watch.start();
+      await clock.pass(0);
+      for (const expected of [1, 2, 3]) {
+        assert.equal(comparisons, expected);
+        await clock.pass(59_999);
+        assert.equal(comparisons, expected);
+        await clock.pass(1);
+      }
+      await watch.stop();
+    } finally {
+      clock.release();
     }
   });
 
