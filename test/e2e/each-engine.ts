@@ -1,5 +1,5 @@
-import { ENGINE_LINES, type EngineLine, EngineUnavailableError } from "../lab/engines.ts";
-import { skip } from "../support/skip.ts";
+import { ENGINE_LINES, type EngineLine } from "../lab/engines.ts";
+import { engineOrSkip } from "../support/engine-or-skip.ts";
 import { started } from "./machines.ts";
 import { Site } from "./site.ts";
 
@@ -27,12 +27,7 @@ export function onEngine(line: EngineLine, define: (site: Site) => void): void {
   before(async function () {
     // The first run on a machine downloads the engine.
     this.timeout(900_000);
-    try {
-      await site.open();
-    } catch (error) {
-      if (!(error instanceof EngineUnavailableError)) throw error;
-      skip(this, error.message);
-    }
+    await engineOrSkip(this, site.open());
   });
   define(site);
   after(() => site.clear());

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
+import { engineOrSkip } from "../support/engine-or-skip.ts";
 import { run } from "./command.ts";
 import { ENGINE_LINES, type EngineLine } from "./engines.ts";
 import { LabHost } from "./host.ts";
@@ -46,10 +47,13 @@ describe("LabHost", function () {
 /** @param lab what the `before` hooks have made by the time a test runs */
 function itRuns(line: EngineLine, lab: () => { underlay: Underlay; neighbour: LabHost }): void {
   let host: LabHost;
-  before(async () => {
-    host = await LabHost.start({ name: `e${line.replace(".", "")}`, engine: line, underlay: lab().underlay });
+  const started: LabHost[] = [];
+  before(async function () {
+    const name = `e${line.replace(".", "")}`;
+    host = await engineOrSkip(this, LabHost.start({ name, engine: line, underlay: lab().underlay }));
+    started.push(host);
   });
-  after(() => host.stop());
+  after(() => Promise.all(started.map((each) => each.stop())));
 
   it("runs that engine", async () => {
     const version = await host.docker("version", "--format", "{{.Server.Version}}");
