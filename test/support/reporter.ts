@@ -1,6 +1,6 @@
 import { appendFileSync } from "node:fs";
 import Mocha, { type Runner, type Suite, type Test } from "mocha";
-import { skipReason } from "./skip.ts";
+import { skipOf } from "./skip.ts";
 
 const {
   EVENT_SUITE_BEGIN,
@@ -15,13 +15,14 @@ const {
 const REASON_LENGTH = 300;
 
 /**
- * Prints every test with its time and every skip with its reason. With `--reporter-option results=FILE` it also
- * adds a line for each to that file as it happens and `end` last, so that scripts/test can tell
- * a run that ended from one that died.
+ * Prints every test with its time and every skip with its reason, a suite that is skipped as a whole in one line.
+ * With `--reporter-option results=FILE` it also adds a line for each test to that file as it happens and `end` last,
+ * so that scripts/test can tell a run that ended from one that died.
  */
 // mocha takes a reporter from a file as its default export only.
 export default class Reporter extends Mocha.reporters.Base {
   readonly #file: string | undefined;
+  readonly #toldOf = new Set<object>();
   #depth = 0;
 
   constructor(runner: Runner, options: Mocha.MochaOptions) {
@@ -42,8 +43,11 @@ export default class Reporter extends Mocha.reporters.Base {
         this.#record("fail", test.fullTitle(), error.message.slice(0, REASON_LENGTH));
       })
       .on(EVENT_TEST_PENDING, (test: Test) => {
-        this.#say(`- ${test.title}: ${skipReason(test)}`);
-        this.#record("skip", skipReason(test), test.fullTitle());
+        const { reason, skipped } = skipOf(test);
+        this.#record("skip", reason, test.fullTitle());
+        if (this.#toldOf.has(skipped)) return;
+        this.#toldOf.add(skipped);
+        this.#say(`- ${skipped === test ? test.title : "all of it"}: ${reason}`);
       })
       .once(EVENT_RUN_END, () => {
         this.epilogue();

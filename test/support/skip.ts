@@ -19,10 +19,10 @@ export function skip(context: Context, reason: string): never {
   context.skip();
 }
 
-/** Why a pending test is skipped, as its own or an outer suite's skip said it. */
-export function skipReason(test: Runnable): string {
+/** Why a pending test is skipped, and what is with it: the test itself, or a suite that is skipped as a whole. */
+export function skipOf(test: Runnable): { readonly reason: string; readonly skipped: Runnable | Suite } {
   for (let at: ((Runnable | Suite) & Skipped) | undefined = test; at; at = at.parent) {
-    if (at[REASON] !== undefined) return at[REASON];
+    if (at[REASON] !== undefined) return { reason: at[REASON], skipped: at };
   }
-  return "no reason given";
+  return { reason: "no reason given", skipped: test };
 }
