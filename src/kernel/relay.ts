@@ -6,6 +6,12 @@ import { receiveOnlyFrom } from "./socket-filter.ts";
 
 /** A client that sent nothing for so long is forgotten (nf_conntrack_udp_timeout_stream is as long). */
 const UDP_IDLE_MS = 120_000;
+/** Clients of one UDP port at a time. Each takes a descriptor of the daemon's, and anybody can write any sender's address. */
+const UDP_CLIENTS = 1024;
+/** Milliseconds without a word until the other end is asked whether it is there: one that vanished says nothing (tcp(7)). */
+const TCP_IDLE_MS = 60_000;
+/** Of both halves of a connection. */
+const CONNECTION = { allowHalfOpen: true, keepAlive: true, keepAliveInitialDelay: TCP_IDLE_MS };
 
 /** Where a container listens. Bare address. */
 export interface RelayTarget {
@@ -85,8 +91,8 @@ function relayTcp(fd: number, { address, port }: RelayTarget): () => void {
     socket.on("close", () => open.delete(socket));
     socket.pipe(other);
   };
-  const server: Server = createServer({ allowHalfOpen: true }, (client) => {
-    const container = connect({ host: address, port, allowHalfOpen: true });
+  const server: Server = createServer(CONNECTION, (client) => {
+    const container = connect({ ...CONNECTION, host: address, port });
     keep(client, container);
     keep(container, client);
   });
@@ -106,6 +112,7 @@ function relayUdp(
   { address, port }: RelayTarget,
   onBound: () => void,
 ): () => void {
+  /** The one that was silent longest first. */
   const clients = new Map<string, { socket: DatagramSocket; timer: NodeJS.Timeout }>();
   const server = createSocket(TYPE[family]);
   const forget = (client: string) => {
@@ -115,6 +122,8 @@ function relayUdp(
     clients.delete(client);
   };
   const meet = (client: string, sender: RemoteInfo) => {
+    const [silent] = clients.keys();
+    if (silent !== undefined && clients.size >= UDP_CLIENTS) forget(silent);
     const socket = createSocket(TYPE[parseIp(address).family], (answer) => {
       server.send(answer, sender.port, sender.address);
     });
@@ -122,16 +131,16 @@ function relayUdp(
       forget(client);
     });
     socket.unref();
-    const timer = setTimeout(forget, UDP_IDLE_MS, client).unref();
-    clients.set(client, { socket, timer });
-    return { socket, timer };
+    return { socket, timer: setTimeout(forget, UDP_IDLE_MS, client).unref() };
   };
   server.on("error", () => undefined);
   server.on("message", (message, sender) => {
     const client = `${sender.address} ${sender.port}`;
-    const { socket, timer } = clients.get(client) ?? meet(client, sender);
-    timer.refresh();
-    socket.send(message, port, address);
+    const known = clients.get(client) ?? meet(client, sender);
+    clients.delete(client);
+    clients.set(client, known);
+    known.timer.refresh();
+    known.socket.send(message, port, address);
   });
   server.bind({ fd }, onBound);
   server.unref();
