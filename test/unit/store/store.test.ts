@@ -12,6 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { open } from "lmdb";
+import { problems } from "../../../src/store/audit.ts";
 import { VERSION } from "../../../src/store/migration.ts";
 import { replaceStore, readStore } from "../../../src/store/state-directory.ts";
 import { State } from "../../../src/store/state.ts";
@@ -19,7 +20,8 @@ import { Store } from "../../../src/store/store.ts";
 import { id } from "../../support/requests.ts";
 import { endpoint, network } from "./records.ts";
 
-const FIXTURE = join(import.meta.dirname, "version-1.mdb.gz");
+/** What a daemon of an earlier version has written. */
+const fixture = (name: string) => gunzipSync(readFileSync(join(import.meta.dirname, `${name}.mdb.gz`)));
 const [SUNDAY, MONDAY] = ["5d0a1", "6e1b2"];
 
 describe("Store", () => {
@@ -128,7 +130,7 @@ describe("Store", () => {
       await store.close();
       rmSync(dir, { recursive: true });
       dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
-      writeFileSync(file("tsnet.mdb"), gunzipSync(readFileSync(FIXTURE)));
+      writeFileSync(file("tsnet.mdb"), fixture("version-1"));
       writeFileSync(file("tsnet.mdb-lock"), "");
       store = new Store(dir, SUNDAY);
     });
@@ -151,9 +153,65 @@ describe("Store", () => {
     it("is changed to today's version even if that was interrupted", async () => {
       await store.close();
       // The first of the two files was made, the second was not.
-      writeFileSync(file("tsnet.mdb"), gunzipSync(readFileSync(FIXTURE)));
+      writeFileSync(file("tsnet.mdb"), fixture("version-1"));
       store = new Store(dir, SUNDAY);
       assert.equal(keys().length, 5);
+      assert.equal(readStore(dir, MONDAY)?.version, VERSION);
+    });
+  });
+
+  describe("of version 2", () => {
+    const left = (state: State) =>
+      state
+        .networks()
+        .flatMap(({ id: of }) => state.endpoints(of))
+        .map((one) => [one.id, one.left, one.sandbox] as const);
+    const expected = [
+      [id(1002), undefined, "/run/docker/netns/2c1207509e31"],
+      [id(1003), "", undefined],
+      [id(2002), "", undefined],
+    ];
+
+    beforeEach(async () => {
+      await store.close();
+      rmSync(dir, { recursive: true });
+      dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
+      writeFileSync(file(`run-${SUNDAY}.mdb`), fixture("version-2-run"));
+      writeFileSync(file("tsnet.mdb"), fixture("version-2"));
+    });
+
+    it("is read beside the daemon that has written it", () => {
+      const [live, saved] = [readStore(dir, SUNDAY), readStore(dir, MONDAY)];
+      assert.deepEqual(
+        [live?.version, live?.records.size, saved?.version, saved?.records.size],
+        [2, 5, 2, 2],
+      );
+      assert.deepEqual(problems(live?.records ?? assert.fail()), []);
+      assert.deepEqual(readdirSync(dir).sort(), [`run-${SUNDAY}.mdb`, "tsnet.mdb"]);
+    });
+
+    it("is opened with every network and endpoint, and is of today's version from then on", async () => {
+      store = new Store(dir, SUNDAY);
+      for (let starts = 0; starts < 2; starts += 1) {
+        const state = new State(store);
+        assert.deepEqual(
+          state.networks().map(({ id: of, backend }) => [of, backend]),
+          [
+            [id(1), "bridge"],
+            [id(2), "macvlan"],
+          ],
+        );
+        assert.deepEqual(left(state), expected);
+        assert.equal(state.endpoint(id(1), id(1002))?.ports?.[0]?.host?.port, 8080);
+        assert.equal(readStore(dir, SUNDAY)?.version, VERSION);
+        assert.equal(readStore(dir, MONDAY)?.version, VERSION);
+        await reopen();
+      }
+    });
+
+    it("is opened with the networks after the machine has started anew", () => {
+      store = new Store(dir, MONDAY);
+      assert.deepEqual(keys(), [`network/${id(1)}`, `network/${id(2)}`]);
       assert.equal(readStore(dir, MONDAY)?.version, VERSION);
     });
   });
