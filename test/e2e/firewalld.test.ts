@@ -3,6 +3,7 @@ import { Firewalld } from "../lab/firewalld.ts";
 import { LabHost } from "../lab/host.ts";
 import { BOX } from "../lab/image.ts";
 import { Underlay, type UnderlayAddress } from "../lab/underlay.ts";
+import { engineOrSkip } from "../support/engine-or-skip.ts";
 import { Answerers, type Question, ask } from "./answers.ts";
 import type { Place } from "./site.ts";
 import { until } from "./until.ts";
@@ -28,7 +29,8 @@ for (const backend of ["nftables", "iptables"] as const)
       this.timeout(900_000);
       underlay = await Underlay.start({ name: "fwd" });
       near = await LabHost.start({ name: "fwd-near", underlay });
-      host = await LabHost.start({ name: "fwd-host", engine: "28.5", underlay, tsnet: true });
+      const starting = LabHost.start({ name: "fwd-host", engine: "28.5", underlay, tsnet: true });
+      host = await engineOrSkip(this, starting);
       firewalld = await Firewalld.start(host, backend);
       // The reload for tsnet's new zone would take along the rules that an engine is just making.
       await until("the zone", async () => (await firewalld.cmd("--get-zones")).includes("tsnet"));

@@ -3,6 +3,7 @@ import type { EngineLine } from "../lab/engines.ts";
 import { LabHost } from "../lab/host.ts";
 import { BOX } from "../lab/image.ts";
 import { Underlay } from "../lab/underlay.ts";
+import { engineOrSkip } from "../support/engine-or-skip.ts";
 import { pings } from "./packets.ts";
 import { subnets } from "./site.ts";
 import { until } from "./until.ts";
@@ -28,7 +29,8 @@ for (const [line, how] of ENGINES)
       this.timeout(900_000);
       underlay = await Underlay.start({ name: "fwd6" });
       near = await LabHost.start({ name: "fwd6-near", underlay });
-      host = await LabHost.start({ name: "fwd6-host", engine: line, underlay, tsnet: true });
+      const starting = LabHost.start({ name: "fwd6-host", engine: line, underlay, tsnet: true });
+      host = await engineOrSkip(this, starting);
       await network("blue", "tsnet", blue.v4, blue.v6);
       await network("plain", "bridge", plain.v4, plain.v6);
       await farHost();

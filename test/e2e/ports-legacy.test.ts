@@ -16,6 +16,7 @@ onNewestEngine("iptables-legacy", (site) => {
   const isReached = () => mustBeReached(site, net, "peer");
 
   before(async () => {
+    site.later(() => changeTo("nft"));
     await changeTo("legacy");
     await site.network("blue", "--ipv6", "--subnet", net.v4, "--subnet", net.v6);
     await site.run("web", "blue", "-p", "8080:80", "-p", "8080:80/udp");
@@ -23,11 +24,7 @@ onNewestEngine("iptables-legacy", (site) => {
     await answerers.start(site.host, "web", [80], "web");
   });
 
-  after(async () => {
-    await answerers.stop();
-    await site.clear();
-    await changeTo("nft");
-  });
+  after(() => answerers.stop());
 
   it("carries published ports as nf_tables does", isReached);
 

@@ -41,6 +41,11 @@ onNewestEngine("repair of rules", (site) => {
   const times: string[] = [];
 
   before(async () => {
+    // Its rules are flushed as well.
+    site.later(async () => {
+      await site.host.stopEngine();
+      await site.host.startEngine();
+    });
     const { v4, v6 } = subnets();
     await site.network("blue", "--ipv6", "--subnet", v4, "--subnet", v6);
     await publish("web", 8080);
@@ -49,10 +54,6 @@ onNewestEngine("repair of rules", (site) => {
   after(async () => {
     console.log(`        ${times.join("\n        ")}`);
     await answerers.stop();
-    await site.clear();
-    // Its rules were flushed as well.
-    await site.host.stopEngine();
-    await site.host.startEngine();
   });
 
   for (const [what, damage] of Object.entries(DAMAGES))

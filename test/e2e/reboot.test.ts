@@ -22,6 +22,11 @@ onEachEngine("a reboot", (site) => {
   const answerers = new Answerers();
 
   before(async () => {
+    site.later(async () => {
+      await endPowerCycles(site.host);
+      await site.exec(["ip", "link", "delete", PARENT], { allowFailure: true });
+      assert.deepEqual(await ownLinks(), []);
+    });
     await plugIn();
     await site.network("blue", "--ipv6", "--subnet", blue.v4, "--subnet", blue.v6);
     await site.network("green", "--internal", "--subnet", green.v4);
@@ -37,13 +42,7 @@ onEachEngine("a reboot", (site) => {
     ]);
     await allIsBack();
   });
-  after(async () => {
-    await answerers.stop();
-    await site.clear();
-    await endPowerCycles(site.host);
-    await site.exec(["ip", "link", "delete", PARENT], { allowFailure: true });
-    assert.deepEqual(await ownLinks(), []);
-  });
+  after(() => answerers.stop());
 
   it("has every network and every restarting container back, tsnet before the engine", async () => {
     await powerCycle(site.host);
