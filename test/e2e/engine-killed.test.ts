@@ -63,7 +63,8 @@ const ASKED_MS = 20_000;
 
 /**
  * This one must not be killed while it writes a network: it may find one without pools when it starts again, and then
- * panics, at every start from then on (libnetwork, controller.reservePools: index out of range).
+ * panics, at every start from then on (libnetwork, controller.reservePools: index out of range). It is killed once
+ * the user has its answer instead.
  */
 const BREAKS_NETWORKS: EngineLine = "20.10";
 
@@ -79,7 +80,6 @@ const endsAlike = allAtOnce(async (site) => {
   let number = 10;
   for (const [name, method, victims] of MOMENTS) {
     const operation: Operation = OPERATIONS[name];
-    if (operation.changesNetworks && site.line === BREAKS_NETWORKS) continue;
     for (const who of ["engine", "both"] as const) {
       const backend = victims[who];
       if (!backend) continue;
@@ -87,6 +87,7 @@ const endsAlike = allAtOnce(async (site) => {
       const answered = await nextAnswer(site, method);
       const dying = site.exec(["docker", ...operation.args(backend, String(number))], { allowFailure: true });
       await answered();
+      if (operation.changesNetworks && site.line === BREAKS_NETWORKS) await dying;
       await Promise.all([site.host.killEngine(), ...(who === "both" ? [site.host.killTsnet()] : [])]);
       await dying;
       if (who === "both") await site.host.startTsnet();
@@ -104,7 +105,8 @@ const endsAlike = allAtOnce(async (site) => {
 });
 
 onEachEngine("an engine that is killed, or both,", (site) => {
-  it("after any request of an operation: records and links are what the engine says there is", async function () {
+  const but = site.line === BREAKS_NETWORKS ? " (but of one on a network only once that is done)" : "";
+  it(`after any request of an operation${but}: records and links are what the engine says there is`, async function () {
     this.timeout(600_000);
     await endsAlike(site);
   });
