@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BOX } from "../lab/image.ts";
-import { onNewestEngine } from "./newest-engine.ts";
+import { onEachEngine } from "./each-engine.ts";
 import { subnets } from "./site.ts";
 import { until } from "./until.ts";
 
@@ -12,7 +12,7 @@ const AT_ONCE = 4;
 const LATE_MS = 2000;
 const MINUTES_MS = 300_000;
 
-onNewestEngine("restarts of a hundred containers", (site) => {
+onEachEngine("restarts of a hundred containers", (site) => {
   const net = subnets();
 
   before(async function () {
