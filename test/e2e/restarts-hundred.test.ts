@@ -5,21 +5,23 @@ import { onEachEngine } from "./each-engine.ts";
 import { subnets } from "./site.ts";
 import { until } from "./until.ts";
 
-const COUNT = 100;
+/** The time goes by for starting them, on every processor there is: fewer where the engine makes no difference. */
+const COUNTS = { "20.10": 30, "26.1": 30, "28.5": 100 } as const;
 /** As many are made at once. */
 const AT_ONCE = 4;
 /** When tsnet is started after the engine, which looks for it for 15 s. */
 const LATE_MS = 2000;
 const MINUTES_MS = 300_000;
 
-onEachEngine("restarts of a hundred containers", (site) => {
+onEachEngine("restarts of up to a hundred containers", (site) => {
+  const count = COUNTS[site.line];
   const net = subnets();
 
   before(async function () {
     this.timeout(MINUTES_MS);
     await site.network("blue", "--subnet", net.v4);
     const run = `docker run -d --restart always --network blue ${BOX}`;
-    await site.exec(["sh", "-c", `seq ${String(COUNT)} | xargs -P${String(AT_ONCE)} -I{} ${run}`], {
+    await site.exec(["sh", "-c", `seq ${String(count)} | xargs -P${String(AT_ONCE)} -I{} ${run}`], {
       timeoutMs: MINUTES_MS,
     });
     await allAnswer();
@@ -50,11 +52,11 @@ onEachEngine("restarts of a hundred containers", (site) => {
 
   async function allAnswer(): Promise<void> {
     const running = () => site.host.api.listContainers();
-    await until("all to run", async () => (await running()).length === COUNT, MINUTES_MS);
+    await until("all to run", async () => (await running()).length === count, MINUTES_MS);
     const addresses = (await running()).map(
       ({ NetworkSettings }) => NetworkSettings.Networks["blue"]?.IPAddress ?? "",
     );
-    assert.equal(new Set(addresses).size, COUNT);
+    assert.equal(new Set(addresses).size, count);
     const pings = addresses.map((address) => `ping -nc1 -W5 ${address} >/dev/null || echo ${address} &`);
     const { stdout } = await site.exec(["sh", "-c", `${pings.join("\n")}\nwait`]);
     assert.equal(stdout, "");
