@@ -73,7 +73,9 @@ onNewestEngine("a thousand published ports", (site) => {
 
   after(() => answerers.stop());
 
-  it("cost at most twice the first to add one more, and to take it back", async () => {
+  it("cost at most twice the first to add one more, and to take it back", async function () {
+    // As below.
+    this.retries(2);
     const few = { publish: [] as number[], revoke: [] as number[] };
     const lots = { publish: [] as number[], revoke: [] as number[] };
     for (let round = 0; round < ROUNDS; round += 1) {
@@ -89,7 +91,9 @@ onNewestEngine("a thousand published ports", (site) => {
     }
   });
 
-  it("let a connection in through the last as through the first", async () => {
+  it("let a connection in through the last as through the first", async function () {
+    // Other tests run beside this one; a way that is always longer still fails.
+    this.retries(2);
     for (const address of Object.values(site.address)) {
       const [first, last] = await connectTimes(site.neighbour, address, [FIRST_PORT, LAST_PORT]);
       report(`connect through the first and the last rule at ${address}`, first, last, "µs");
@@ -97,7 +101,8 @@ onNewestEngine("a thousand published ports", (site) => {
     }
   });
 
-  it("are back within a second when their rules were flushed", async () => {
+  it("are back within a second when their rules were flushed", async function () {
+    this.retries(2);
     const ms = await repairTime(site, "iptables -t nat -F; ip6tables -t nat -F");
     console.log(`        repair of all: ${String(ms)} ms`);
     assert.ok(ms < REPAIRED_MS, `${String(ms)} ms`);
