@@ -28,7 +28,8 @@ export interface PublishedPort {
  *   TSNET-PORTS ─ tcp → TSNET-TCP ─ 36864:40959 → TSNET-TCP-9 ─ 39936:40191 → TSNET-TCP-9C
  *                                    ─ 40000:40015 → TSNET-TCP-9C4 ─ 40000 → DNAT
  *
- * The chains and jumps on the way are there as long as something is in their leaf, see {@link entrance}.
+ * The chains and jumps on the way are there as long as something is in their leaf, see {@link entrance}. Such a tree
+ * hangs below TSNET-RELAYED as well.
  *
  * What containers that are kept apart ask of each other by a host's port is carried by the daemon (see relay.ts): it gets
  * to the port's own socket, past the host's filter. A datagram is answered with the bridge's address, so that is
@@ -38,10 +39,7 @@ export function portRules(port: PublishedPort): Rule[] {
   const { family, protocol, hostPort, containerAddress, containerPort, bridge, comment } = port;
   const destination = towards(port);
   const rest = `-p ${protocol} -m ${protocol} --dport ${hostPort} -m comment --comment ${comment}`;
-  const leaf: Chain = {
-    table: CHAINS.ports.table,
-    name: `TSNET-${protocol.toUpperCase()}-${digits(hostPort).slice(0, LEVELS)}`,
-  };
+  const leaf = leafOf(CHAINS.ports, protocol, hostPort);
   const rule = (chain: Chain, match: string, verdict: string): Rule => ({
     ...chain,
     family,
@@ -69,7 +67,7 @@ export function relayedRule(
   const { family, protocol, hostPort, comment } = port;
   return {
     family,
-    ...CHAINS.relayed,
+    ...leafOf(CHAINS.relayed, protocol, hostPort),
     spec: `${towards(port)}-p ${protocol} -m ${protocol} --dport ${hostPort} -m comment --comment ${comment} -j DROP`,
   };
 }
@@ -136,6 +134,14 @@ function loopbackGuards(bridge: string, rule: (chain: Chain, match: string, targ
   ];
 }
 
+/** The chain at the end of a port's way through the tree below a root. */
+function leafOf(root: Chain, protocol: Protocol, port: number): Chain {
+  return {
+    table: root.table,
+    name: `TSNET-${protocol.toUpperCase()}-${digits(port).slice(0, LEVELS)}`,
+  };
+}
+
 /** Digits of a port that have a chain of their own; the last one is told apart by the rules in the leaf. */
 const LEVELS = 3;
 const TREE = /^TSNET-(TCP|UDP|SCTP)(?:-([0-9A-F]{1,3}))?$/;
@@ -144,15 +150,16 @@ function digits(port: number): string {
   return port.toString(16).toUpperCase().padStart(4, "0");
 }
 
-/** The jump into a chain of the tree from the one above; undefined for a chain that is not of it. */
-export function entrance(chain: string): FamilyRule | undefined {
+/** The jump into a chain of a tree from the one above; undefined for a chain that is not of one. */
+export function entrance({ table, name: chain }: Chain): FamilyRule | undefined {
   const [, upper, prefix] = TREE.exec(chain) ?? [];
   if (!upper) return undefined;
   const protocol = upper.toLowerCase();
-  if (!prefix) return { ...CHAINS.ports, spec: `-p ${protocol} -j ${chain}` };
+  const root = [CHAINS.ports, CHAINS.relayed].find((one) => one.table === table);
+  if (!prefix) return root && { ...root, spec: `-p ${protocol} -j ${chain}` };
   const first = parseInt(prefix.padEnd(4, "0"), 16);
   const last = parseInt(prefix.padEnd(4, "F"), 16);
   const above = prefix.length === 1 ? `TSNET-${upper}` : chain.slice(0, -1);
   const range = `-p ${protocol} -m ${protocol} --dport ${first}:${last}`;
-  return { table: CHAINS.ports.table, name: above, spec: `${range} -j ${chain}` };
+  return { table, name: above, spec: `${range} -j ${chain}` };
 }

@@ -109,7 +109,7 @@ export class WantedRules {
     rules.delete(rule.spec);
     if (rules.size > 0 || STANDING_CHAINS.has(key)) return;
     this.#chains.delete(key);
-    const jump = entrance(rule.name);
+    const jump = entrance(rule);
     if (jump) this.#take(jump);
   }
 
@@ -120,7 +120,7 @@ export class WantedRules {
     if (there) return there;
     const made = new Set<string>();
     this.#chains.set(key, made);
-    const jump = entrance(chainOf(key).name);
+    const jump = entrance(chainOf(key));
     if (jump) this.#put(jump);
     return made;
   }

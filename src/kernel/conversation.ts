@@ -107,13 +107,19 @@ export class Conversation {
     child.stderr?.on("data", (chunk: Buffer) => (complaint += chunk.toString()));
     // A program that ended before it read everything says why on stderr, not here.
     child.stdin?.on("error", () => undefined);
-    let launch: Error | undefined;
-    child.on("error", (error) => (launch = error));
-    child.on("close", () => {
+    let ended = false;
+    const end = (launch?: Error) => {
+      if (ended) return;
+      ended = true;
       if (this.#child === child) this.#child = undefined;
       this.#finish(({ reject }) => {
         reject(failure(this.#name, launch, complaint));
       });
+    };
+    // Of one that could not be started Node does not always tell that it is closed.
+    child.on("error", end);
+    child.on("close", () => {
+      end();
     });
     return child;
   }

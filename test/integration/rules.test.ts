@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { FamilyRules } from "../../src/firewall/family.ts";
 import { type Hook, hooks, standingRules } from "../../src/firewall/layout.ts";
 import { entrance } from "../../src/firewall/port-rules.ts";
-import { type Rule, ruleKey } from "../../src/firewall/rule.ts";
+import { type Chain, type Rule, ruleKey } from "../../src/firewall/rule.ts";
 import { Iptables } from "../../src/kernel/iptables.ts";
 import { run } from "../lab/command.ts";
 import { useIptables } from "../support/iptables-variant.ts";
@@ -28,7 +28,7 @@ function line({ table, name, spec }: Omit<Rule, "family">): string {
 function chained(rules: readonly Rule[]): string[] {
   const jumps = new Map<string, string>();
   for (const rule of rules)
-    for (let { name } = rule, jump = entrance(name); jump; { name } = jump, jump = entrance(name))
+    for (let at: Chain = rule, jump = entrance(at); jump; at = jump, jump = entrance(at))
       jumps.set(ruleKey(jump), line(jump));
   return [...standingRules(ENGINE_BRIDGES).map(line), ...jumps.values(), ...rules.map(line)];
 }
