@@ -17,7 +17,7 @@ import type { Chain, FamilyRule } from "./rule.ts";
  *                       4 TSNET-CLOSED    whatever else would come in → drop
  *   mangle INPUT ──── TSNET-INPUT       what no container may reach of the host
  *                       from an internal network → TSNET-RELAYED
- *                            TSNET-RELAYED  to a published port that the daemon serves itself (see relay.ts) → drop
+ *                            TSNET-RELAYED  to a published port that the daemon serves itself (see relay.ts) → drop: a tree, too
  *   filter FORWARD ── TSNET-FORWARD     what is left is accepted, whatever the chain's policy says
  *   filter INPUT ──── TSNET-SERVED      new connections that the daemon serves within a network → accept
  *   nat PREROUTING ┐
