@@ -291,9 +291,10 @@ function addressesOf(
   // A relay leads from one family to the other.
   const relays = protocol !== "sctp" && routed.length === 0;
   const reaches = (family: Family) => has(family) || (relays && (family === 4 || hasIpv6()));
+  const isLeft = (family: Family) => !has(family) && elsewhere.includes(family);
   if (hostAddress) {
     const { family } = parseIp(hostAddress);
-    if (!has(family) && elsewhere.includes(family)) return [];
+    if (isLeft(family)) return [];
     if (!reaches(family))
       throw new InvalidError(
         `cannot publish ${hostAddress} to container port ${containerPort}: the container has no IPv${family} address`,
@@ -302,9 +303,7 @@ function addressesOf(
   }
   return FAMILIES.flatMap((family) => {
     const address = defaultAddress[family];
-    return address && reaches(family) && (has(family) || !elsewhere.includes(family))
-      ? [{ family, address }]
-      : [];
+    return address && reaches(family) && !isLeft(family) ? [{ family, address }] : [];
   });
 }
 

@@ -71,10 +71,13 @@ export class EngineBridges {
    */
   async #guess(bridges: readonly Link[]): Promise<ReadonlySet<string>> {
     const names = bridges.filter(isStrange).map(({ name }) => name);
-    const closed = await Promise.all(names.map((name) => this.#known.isClosed(name)));
-    this.#others ??= new Set(names.filter((_, index) => !closed[index]));
-    const others = this.#others;
+    const others = (this.#others ??= await this.#open(names));
     return new Set(names.filter((name) => !others.has(name) && !this.#known.isUsed(name)));
+  }
+
+  async #open(names: readonly string[]): Promise<ReadonlySet<string>> {
+    const closed = await Promise.all(names.map((name) => this.#known.isClosed(name)));
+    return new Set(names.filter((_, index) => !closed[index]));
   }
 
   async #bridges(): Promise<Link[]> {

@@ -1,7 +1,7 @@
 import type { Family } from "../ip.ts";
 import { CHAINS, NOT_PUBLISHED } from "./layout.ts";
 import { returnRules } from "./port-rules.ts";
-import type { Chain, Rule } from "./rule.ts";
+import { type MakeRule, type Rule, ruleMaker } from "./rule.ts";
 
 /**
  * How the outside reaches a network, per family: `nat` hides it behind the host, `nat-unprotected` also lets
@@ -39,7 +39,7 @@ export interface BridgeNetwork {
  */
 export function bridgeRules(network: BridgeNetwork): Rule[] {
   const { family, bridge, internal, icc, mode } = network;
-  const rule = ruleOf(network);
+  const rule = ruleMaker(network);
   const leaving = `-i ${bridge} ! -o ${bridge}`;
   const entering = `! -i ${bridge} -o ${bridge}`;
   const within = `-i ${bridge} -o ${bridge}`;
@@ -98,23 +98,14 @@ export function absentRules(
   adopted: boolean,
 ): Rule[] {
   const { family, bridge } = network;
-  const rule = ruleOf(network);
+  const rule = ruleMaker(network);
   if (adopted) return [rule(CHAINS.bridges, `-i ${bridge} ! -o ${bridge}`, CHAINS.to.name)];
   return family === 4 ? [rule(CHAINS.arriving, `-i ${bridge}`, "DROP")] : [];
 }
 
-/** Makes rules of a network, from match and target. */
-function ruleOf({ family, comment }: Pick<BridgeNetwork, "family" | "comment">) {
-  return (chain: Chain, match: string, target: string): Rule => ({
-    ...chain,
-    family,
-    spec: `${match} -m comment --comment ${comment} -j ${target}`,
-  });
-}
-
 function masquerade(
   { subnets, bridge, masquerade, hostAddress, mode }: BridgeNetwork,
-  rule: (chain: Chain, match: string, target: string) => Rule,
+  rule: MakeRule,
 ): Rule[] {
   if (!masquerade || mode === "routed" || mode === "isolated") return [];
   const target = hostAddress ? `SNAT --to-source ${hostAddress}` : "MASQUERADE";

@@ -1,6 +1,6 @@
 import { type Family, bare, bracketed, subnetOf } from "../ip.ts";
 import { CHAINS, LOOPBACK, PUBLISHED } from "./layout.ts";
-import type { Chain, FamilyRule, Rule } from "./rule.ts";
+import { type Chain, type FamilyRule, type MakeRule, type Rule, ruleMaker } from "./rule.ts";
 
 export type Protocol = "tcp" | "udp" | "sctp";
 
@@ -36,15 +36,11 @@ export interface PublishedPort {
  * whom it must be for.
  */
 export function portRules(port: PublishedPort): Rule[] {
-  const { family, protocol, hostPort, containerAddress, containerPort, bridge, comment } = port;
+  const { protocol, hostPort, containerAddress, containerPort, bridge } = port;
   const destination = towards(port);
-  const rest = `-p ${protocol} -m ${protocol} --dport ${hostPort} -m comment --comment ${comment}`;
   const leaf = leafOf(CHAINS.ports, protocol, hostPort);
-  const rule = (chain: Chain, match: string, verdict: string): Rule => ({
-    ...chain,
-    family,
-    spec: `${match}${rest} -j ${verdict}`,
-  });
+  const make = ruleMaker(port);
+  const rule: MakeRule = (chain, match, verdict) => make(chain, `${match}${at(protocol, hostPort)}`, verdict);
   const translate = `DNAT --to-destination ${bracketed(containerAddress)}:${containerPort}`;
   if (port.apart.length === 0 || protocol === "sctp") return [rule(leaf, destination, translate)];
   return [
@@ -64,12 +60,17 @@ export function portRules(port: PublishedPort): Rule[] {
 export function relayedRule(
   port: Pick<PublishedPort, "family" | "protocol" | "hostAddress" | "hostPort" | "comment">,
 ): Rule {
-  const { family, protocol, hostPort, comment } = port;
-  return {
-    family,
-    ...leafOf(CHAINS.relayed, protocol, hostPort),
-    spec: `${towards(port)}-p ${protocol} -m ${protocol} --dport ${hostPort} -m comment --comment ${comment} -j DROP`,
-  };
+  const { protocol, hostPort } = port;
+  return ruleMaker(port)(
+    leafOf(CHAINS.relayed, protocol, hostPort),
+    `${towards(port)}${at(protocol, hostPort)}`,
+    "DROP",
+  );
+}
+
+/** A match for a port. */
+function at(protocol: Protocol, port: number): string {
+  return `-p ${protocol} -m ${protocol} --dport ${port}`;
 }
 
 /** A match for the host's address, with a space behind it; empty if that is any. */
@@ -80,12 +81,9 @@ function towards({ family, hostAddress }: Pick<PublishedPort, "family" | "hostAd
 
 /** A port of a routed network: nothing is translated, but it may be reached from outside. */
 export function openPortRule(port: Omit<PublishedPort, "hostAddress" | "hostPort" | "apart">): Rule {
-  const { family, protocol, containerAddress, containerPort, bridge, comment } = port;
-  return {
-    family,
-    ...CHAINS.open,
-    spec: `-d ${containerAddress}/${family === 4 ? 32 : 128} -o ${bridge} -p ${protocol} -m ${protocol} --dport ${containerPort} -m comment --comment ${comment} -j ACCEPT`,
-  };
+  const { family, protocol, containerAddress, containerPort, bridge } = port;
+  const container = `-d ${containerAddress}/${family === 4 ? 32 : 128} -o ${bridge}`;
+  return ruleMaker(port)(CHAINS.open, `${container} ${at(protocol, containerPort)}`, "ACCEPT");
 }
 
 /**
@@ -103,11 +101,9 @@ export function sharedRule(
   }: Pick<PublishedPort, "family" | "containerAddress" | "bridge" | "comment">,
   clients: string,
 ): Rule {
-  return {
-    family,
-    ...CHAINS.hairpin,
-    spec: `-s ${clients} -d ${containerAddress}/${family === 4 ? 32 : 128} -o ${bridge} ${PUBLISHED} -m comment --comment ${comment} -j MASQUERADE`,
-  };
+  const container = `-d ${containerAddress}/${family === 4 ? 32 : 128} -o ${bridge}`;
+  const match = `-s ${clients} ${container} ${PUBLISHED}`;
+  return ruleMaker({ family, comment })(CHAINS.hairpin, match, "MASQUERADE");
 }
 
 /** What published ports need of each network that can have some: its way back. */
@@ -115,7 +111,7 @@ export function returnRules(
   family: Family,
   bridge: string,
   subnets: readonly string[],
-  rule: (chain: Chain, match: string, target: string) => Rule,
+  rule: MakeRule,
 ): Rule[] {
   return [
     ...subnets.map((subnet) => rule(CHAINS.hairpin, `-s ${subnet} -o ${bridge} ${PUBLISHED}`, "MASQUERADE")),
@@ -125,7 +121,7 @@ export function returnRules(
 }
 
 /** The bridge takes loopback addresses in answers (route_localnet); nothing else may come in by that. */
-function loopbackGuards(bridge: string, rule: (chain: Chain, match: string, target: string) => Rule): Rule[] {
+function loopbackGuards(bridge: string, rule: MakeRule): Rule[] {
   const unknown = "-m conntrack ! --ctstate RELATED,ESTABLISHED";
   return [
     rule(CHAINS.input, `-d ${LOOPBACK[4]} -i ${bridge} ${unknown}`, "DROP"),

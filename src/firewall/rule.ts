@@ -18,6 +18,24 @@ export interface Rule extends Chain {
 /** A rule within one family's tables. */
 export type FamilyRule = Omit<Rule, "family">;
 
+/** Makes a rule of one network and family, from its chain, match and target. */
+export type MakeRule = (chain: Chain, match: string, target: string) => Rule;
+
+/** Makes rules with their network's comment, by which {@link ownerOf} tells whose they are. */
+export function ruleMaker({
+  family,
+  comment,
+}: {
+  readonly family: Family;
+  readonly comment: string;
+}): MakeRule {
+  return (chain, match, target) => ({
+    ...chain,
+    family,
+    spec: `${match} -m comment --comment ${comment} -j ${target}`,
+  });
+}
+
 /** A chain in two words, the same for equal chains: `mangle TSNET-TO`. */
 export function chainKey({ table, name }: Chain): string {
   return `${table} ${name}`;

@@ -1,6 +1,6 @@
 import type { Family } from "../ip.ts";
 import { CHAINS, NOT_PUBLISHED } from "./layout.ts";
-import type { Chain, Rule } from "./rule.ts";
+import { type Chain, type Rule, ruleMaker } from "./rule.ts";
 
 /**
  * The rules of the host's own link S beside the containers of a macvlan network, which hears the whole LAN.
@@ -14,11 +14,8 @@ import type { Chain, Rule } from "./rule.ts";
  * IPv4 the kernel has a setting for that (arp_filter).
  */
 export function shimRules(shim: string, family: Family, comment: string): Rule[] {
-  const drop = (chain: Chain, match: string): Rule => ({
-    ...chain,
-    family,
-    spec: `${match} -m comment --comment ${comment} -j DROP`,
-  });
+  const rule = ruleMaker({ family, comment });
+  const drop = (chain: Chain, match: string) => rule(chain, match, "DROP");
   return [
     drop(CHAINS.arriving, `-i ${shim} -m rpfilter --invert`),
     ...(family === 6 ? [drop(CHAINS.arriving, `-s fe80::/10 -d ff00::/8 -i ${shim}`)] : []),

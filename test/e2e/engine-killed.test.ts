@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import type { EngineLine } from "../lab/engines.ts";
 import { BOX } from "../lab/image.ts";
-import { until } from "../support/until.ts";
 import { agree } from "./agreement.ts";
 import { allAtOnce, onEachEngine } from "./each-engine.ts";
+import { nextAnswer } from "./next-answer.ts";
 import { pings } from "./packets.ts";
 import { type Site, subnets } from "./site.ts";
 import { mustBe, onHost } from "./snapshot.ts";
@@ -58,9 +58,6 @@ const MOMENTS: readonly (readonly [keyof typeof OPERATIONS, string, { engine?: B
     ["network rm", "DeleteNetwork", { engine: "bridge", both: "macvlan" }],
   ];
 
-/** A request of an operation is there within seconds, also on a slow machine. */
-const ASKED_MS = 20_000;
-
 /**
  * This one must not be killed while it writes a network: it may find one without pools when it starts again, and then
  * panics, at every start from then on (libnetwork, controller.reservePools: index out of range). It is killed once
@@ -111,16 +108,6 @@ onEachEngine("an engine that is killed, or both,", (site) => {
     await endsAlike(site);
   });
 });
-
-/** @returns what waits until tsnet has answered the next such request */
-async function nextAnswer({ host }: Site, method: string): Promise<() => Promise<void>> {
-  const { length } = await host.tsnetLog();
-  return async () => {
-    const isThere = async () => (await host.tsnetLog()).includes(`"method":"${method}"`, length);
-    // The engine's next request is a few milliseconds away.
-    await until(`an answer to ${method}`, isThere, { timeoutMs: ASKED_MS, everyMs: 1 });
-  };
-}
 
 function kind(backend: Backend): readonly string[] {
   return ["-d", "tsnet", "-o", `backend=${backend}`];

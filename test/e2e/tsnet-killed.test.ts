@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BOX } from "../lab/image.ts";
-import { until } from "../support/until.ts";
 import { agree } from "./agreement.ts";
 import { allAtOnce, onEachEngine } from "./each-engine.ts";
+import { nextAnswer } from "./next-answer.ts";
 import { pings } from "./packets.ts";
 import { type Site, subnets } from "./site.ts";
 import { mustBe, onHost } from "./snapshot.ts";
@@ -45,7 +45,6 @@ const OPERATIONS: readonly Operation[] = [
   },
 ];
 
-const ASKED_MS = 20_000;
 /** The engine has asked by then, and found nobody. */
 const ASKED_IN_VAIN_MS = 300;
 
@@ -88,18 +87,13 @@ async function killedIn(
   request: string | undefined,
 ): Promise<void> {
   await prepare(site, backend);
-  const { length } = await site.host.tsnetLog();
-  if (request === undefined) await site.host.killTsnet();
+  const answered = request === undefined ? undefined : await nextAnswer(site, request);
+  if (!answered) await site.host.killTsnet();
   const asked = site.exec(["docker", ...args(backend)], { allowFailure: true });
-  if (request === undefined) await sleep(ASKED_IN_VAIN_MS);
-  else {
-    await until(
-      `an answer to ${request}`,
-      async () => (await site.host.tsnetLog()).includes(`"method":"${request}"`, length),
-      { timeoutMs: ASKED_MS, everyMs: 1 },
-    );
+  if (answered) {
+    await answered();
     await site.host.killTsnet();
-  }
+  } else await sleep(ASKED_IN_VAIN_MS);
   await site.host.startTsnet();
   await asked;
 }

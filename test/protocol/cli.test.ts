@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { VERSION } from "../../src/store/migration.ts";
 import { replaceStore } from "../../src/store/state-directory.ts";
 import { type CommandOptions, type CommandResult, run } from "../lab/command.ts";
-import { Daemon, MAIN, type Places } from "../support/daemon.ts";
+import { Daemon, MAIN, type Places, placesIn } from "../support/daemon.ts";
 import { EngineClient } from "../support/engine-client.ts";
 import { createEndpoint, createNetwork, endpoint, id } from "../support/requests.ts";
 
@@ -54,7 +54,7 @@ describe("tsnet on the command line", () => {
 
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
-    at = { socket: join(dir, "tsnet.sock"), stateDir: join(dir, "state") };
+    at = placesIn(dir);
     daemon = new Daemon(at);
     await daemon.answers(at.socket);
     const engine = await EngineClient.open(at.socket);

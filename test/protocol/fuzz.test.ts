@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { run } from "../lab/command.ts";
 import { type Captured, captures } from "../support/captures.ts";
-import { Daemon, type Places } from "../support/daemon.ts";
+import { Daemon, type Places, placesIn } from "../support/daemon.ts";
 import { EngineClient, type Reply, encode, head } from "../support/engine-client.ts";
 import { createNetwork, id } from "../support/requests.ts";
 import { until } from "../support/until.ts";
@@ -61,7 +61,7 @@ describe("tsnet daemon, whatever it is sent", () => {
 
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
-    at = { socket: join(dir, "tsnet.sock"), stateDir: join(dir, "state") };
+    at = placesIn(dir);
     daemon = new Daemon(at);
     await daemon.answers(at.socket);
     // A network's first life turns forwarding on for good.

@@ -13,6 +13,11 @@ export interface Places {
   readonly stateDir: string;
 }
 
+/** The places of the only daemon that has a directory. */
+export function placesIn(dir: string): Places {
+  return { socket: join(dir, "tsnet.sock"), stateDir: join(dir, "state") };
+}
+
 /** How a daemon is started. */
 export interface Start {
   /** Descriptor of a socket to hand over as systemd does (sd_listen_fds(3)). */
