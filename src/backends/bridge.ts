@@ -156,11 +156,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
         ? []
         : [sysctl(routeLocalnet(name), "1", network.found.routeLocalnet)]),
       ...gateways.map((cidr) => linkAddress(this.#host, name, cidr)),
-      ...FAMILIES.flatMap((family) => {
-        const rules = rulesOf(network, family);
-        const what = `rules of network ${network.id}, IPv${String(family)}`;
-        return rules.length === 0 ? [] : [this.#firewall.rules(what, family, rules)];
-      }),
+      this.#firewall.rules(`rules of network ${network.id}`, rulesOf(network)),
     ];
   }
 
@@ -240,7 +236,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
 
   rules(network: BridgeNet, endpoints: readonly Endpoint[]): Rule[] {
     return [
-      ...FAMILIES.flatMap((family) => rulesOf(network, family)),
+      ...rulesOf(network),
       ...endpoints.flatMap((endpoint) => [
         ...this.#publisher.rules(this.#publishing(network), endpoint),
         ...this.#siblings.rules(bridgeOf(network), endpoint),
@@ -349,7 +345,11 @@ function bridgeSysctls(name: string, ipv6: boolean): Step[] {
   ];
 }
 
-function rulesOf(network: BridgeNet, family: Family): Rule[] {
+function rulesOf(network: BridgeNet): Rule[] {
+  return FAMILIES.flatMap((family) => familyRules(network, family));
+}
+
+function familyRules(network: BridgeNet, family: Family): Rule[] {
   const { options, found } = network;
   const owner = { family, bridge: bridgeOf(network), comment: ruleComment(network.id) };
   const subnets = pools(network, family).map(({ subnet }) => subnet);

@@ -1,7 +1,6 @@
 import { ConflictError, InvalidError, TakenError } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
-import { FAMILIES } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import { type Joined, type MacvlanSpec, macvlanLink } from "../steps/macvlan.ts";
 import { privateParent, vlanLink } from "../steps/parent.ts";
@@ -158,14 +157,7 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
 
   #ruleSteps(network: MacvlanNet): Step[] {
     const rules = this.rules(network);
-    const families = FAMILIES.filter((family) => rules.some((rule) => rule.family === family));
-    return families.map((family) =>
-      this.#firewall.rules(
-        `rules of network ${network.id}, IPv${String(family)}`,
-        family,
-        rules.filter((rule) => rule.family === family),
-      ),
-    );
+    return rules.length === 0 ? [] : [this.#firewall.rules(`rules of network ${network.id}`, rules)];
   }
 
   #inside(network: MacvlanNet, endpoint: Endpoint, sandbox: string): Joined {

@@ -75,12 +75,9 @@ export class Publisher {
   steps(publishing: Publishing, endpoint: Endpoint): Step[] {
     const ports = endpoint.ports ?? [];
     if (ports.length === 0) return [];
-    const rules = this.rules(publishing, endpoint);
-    const rulesOf = (family: Family) => rules.filter((rule) => rule.family === family);
-    const families = FAMILIES.filter((family) => rulesOf(family).length > 0);
     return [
       this.reservation(endpoint),
-      ...families.map((family) => this.#translation(endpoint, family, rulesOf(family))),
+      this.#translation(endpoint, this.rules(publishing, endpoint)),
       ...ports.flatMap((port) => this.#relayed(publishing, endpoint, port)),
     ];
   }
@@ -200,22 +197,20 @@ export class Publisher {
     };
   }
 
-  /** The rules of one family. When they change, UDP that is under way must be looked at anew. */
-  #translation(endpoint: Endpoint, family: Family, rules: readonly Rule[]): Step {
-    const what = `rules of endpoint ${endpoint.id}, IPv${family}`;
-    const step = this.#firewall.rules(what, family, rules);
-    const ports = (endpoint.ports ?? []).filter((port) => port.family === family);
-    const forget = () => this.forget({ ...endpoint, ports });
+  /** The rules. When they change, UDP that is under way must be looked at anew. */
+  #translation(endpoint: Endpoint, rules: readonly Rule[]): Step {
+    const what = `rules of endpoint ${endpoint.id}`;
+    const step = this.#firewall.rules(what, rules);
     return {
       what,
       apply: async () => {
         if (!(await step.apply())) return false;
-        await forget();
+        await this.forget(endpoint);
         return true;
       },
       revert: async () => {
         await step.revert();
-        await forget();
+        await this.forget(endpoint);
       },
     };
   }

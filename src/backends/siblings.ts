@@ -42,7 +42,7 @@ export class Siblings {
       if (mine.length === 0) return [];
       const what = `rules of endpoint ${endpoint.id} for its container's other networks, IPv${family}`;
       const others = () => this.#othersOf(endpoint, family);
-      return untilLast(this.#firewall.rules(what, family, mine), others);
+      return untilLast(this.#firewall.rules(what, mine), others);
     });
   }
 

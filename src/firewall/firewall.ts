@@ -38,14 +38,13 @@ export class Firewall {
     await this.#firewalld?.idle();
   }
 
-  /** The rules of one owner and family as a step: there together or not at all. */
-  rules(what: string, family: Family, rules: readonly Rule[]): Step {
-    const mine = this.#families[family];
+  /** The rules of one owner as a step: there together or not at all. */
+  rules(what: string, rules: readonly Rule[]): Step {
     return {
       what,
-      apply: () => mine.change(rules, []),
+      apply: () => this.#change(rules, (mine, some) => mine.change(some, [])),
       revert: async () => {
-        await mine.change([], rules);
+        await this.#change(rules, (mine, some) => mine.change([], some));
       },
     };
   }
@@ -118,6 +117,22 @@ export class Firewall {
   async owners(): Promise<Set<string>> {
     const owners = await Promise.all(FAMILIES.map((family) => this.#families[family].owners()));
     return new Set(owners.flat());
+  }
+
+  /** Does something with the rules of each family, side by side; both have ended when it fails. */
+  async #change(
+    rules: readonly Rule[],
+    act: (mine: FamilyRules, rules: readonly Rule[]) => Promise<boolean>,
+  ): Promise<boolean> {
+    const ends = await Promise.allSettled(
+      FAMILIES.map(async (family) => {
+        const some = rules.filter((rule) => rule.family === family);
+        return some.length > 0 && (await act(this.#families[family], some));
+      }),
+    );
+    const failed = ends.find((end) => end.status === "rejected");
+    if (failed) throw failed.reason;
+    return ends.some((end) => end.status === "fulfilled" && end.value);
   }
 }
 

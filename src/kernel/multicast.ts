@@ -30,17 +30,24 @@ export function listen(
   setOption(fd, "NETLINK_NO_ENOBUFS", 1);
   enlarge(socket, fd);
   let dropped = droppedBy(fd);
-  socket.on("message", (messages) => {
-    // The buffer was full when something was dropped, so a message is read after that.
+  let asking: NodeJS.Immediate | undefined;
+  // Once for all that have come: to ask takes longer than to read one.
+  const ask = () => {
+    asking = undefined;
     const now = droppedBy(fd);
     if (now !== dropped) onLoss();
     dropped = now;
+  };
+  socket.on("message", (messages) => {
+    // The buffer was full when something was dropped, so a message is read after that.
+    asking ??= setImmediate(ask);
     onMessages(messages);
   });
   socket.on("invalid", onLoss);
   socket.on("error", onLoss);
   for (const group of groups) socket.addMembership(group);
   return () => {
+    clearImmediate(asking);
     socket.close();
   };
 }

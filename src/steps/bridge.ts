@@ -84,9 +84,12 @@ export function vethPair(host: Host, spec: VethSpec): Step {
   return {
     what: `link ${name} type veth peer ${spec.peer}`,
     async apply() {
-      const [there, master] = await Promise.all([host.link(name), host.links.get(bridge)]);
+      const master = await host.links.get(bridge);
       if (!master)
         throw new KernelError(`ip link add ${name} master ${bridge}`, "ENODEV", `no bridge ${bridge}`);
+      // Nearly always it is not there yet, and then nobody need look.
+      if (!spec.joined && (await isAdded(host, spec, master))) return true;
+      const there = await host.link(name);
       if (there) {
         mustBeOurs(there, "veth", alias);
         return await settle(host, there, { alias, isolated, mtu, master: master.index, up: true });
@@ -104,6 +107,17 @@ export function vethPair(host: Host, spec: VethSpec): Step {
       await discardOwn(host, name, alias);
     },
   };
+}
+
+/** Makes the pair unless one of its names is taken. Resolves to whether it was made. */
+async function isAdded(host: Host, spec: VethSpec, master: Link): Promise<boolean> {
+  try {
+    await addPair(host, spec, master);
+    return true;
+  } catch (error) {
+    if (!isErrno(error, "EEXIST")) throw error;
+    return false;
+  }
 }
 
 async function addPair(host: Host, spec: VethSpec, master: Link): Promise<void> {

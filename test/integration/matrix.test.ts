@@ -231,7 +231,7 @@ describe("rules of a bridge network, tried with packets", () => {
   for (const family of FAMILIES)
     it(`keep out what arrives without them, IPv${family}`, async () => {
       await set(family, CONDITIONS[0]);
-      const ports = firewall.rules("ports", family, portsOf("c1", family, PLAIN));
+      const ports = firewall.rules("ports", portsOf("c1", family, PLAIN));
       await ports.apply();
       const fates = await send(family, PLAIN);
       await ports.revert();
@@ -249,7 +249,7 @@ describe("rules of a bridge network, tried with packets", () => {
           const network = { ...options, family, bridge, subnets: [subnetOf(own[family])] };
           const rules = bridgeRules({ ...network, comment: commentOf(name) });
           const ports = options.mode === "routed" ? portsOf(name, family, options) : [];
-          await firewall.rules(name, family, [...rules, ...ports]).apply();
+          await firewall.rules(name, [...rules, ...ports]).apply();
         }
     });
 
@@ -262,7 +262,7 @@ describe("rules of a bridge network, tried with packets", () => {
         // The backend refuses what is isolated but not internal: that nobody can find the host is all there is to it.
         await surroundings.gateways(family, { there, known: there || first.internal });
         const ports = isClosed(first) ? [] : portsOf("c1", family, first);
-        const step = firewall.rules("rules under test", family, [...rules, ...ports]);
+        const step = firewall.rules("rules under test", [...rules, ...ports]);
         await step.apply();
         try {
           for (const condition of CONDITIONS) {

@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { FamilyRules } from "../../src/firewall/family.ts";
+import { Firewall } from "../../src/firewall/firewall.ts";
 import { type Hook, hooks, standingRules } from "../../src/firewall/layout.ts";
 import { entrance } from "../../src/firewall/port-rules.ts";
 import { type Chain, type Rule, ruleKey } from "../../src/firewall/rule.ts";
 import { Iptables } from "../../src/kernel/iptables.ts";
+import { applyAll } from "../../src/step.ts";
 import { run } from "../lab/command.ts";
 import { useIptables } from "../support/iptables-variant.ts";
 import { mustBeIsolated, ruleLines, wipe } from "../support/isolated.ts";
@@ -13,6 +15,8 @@ import { portRules, ruleSets } from "../support/rule-sets.ts";
 
 const ENGINE_BRIDGES = ["br-0123456789ab", "docker0"];
 const FOREIGN = "*filter\n:MINE - [0:0]\n-A FORWARD -j MINE\n-A MINE -s 203.0.113.9/32 -j ACCEPT\nCOMMIT\n";
+
+const SILENT = { done: () => undefined, undone: () => undefined };
 
 /** Not a chain, of what {@link ruleLines} gives. */
 function isRule(text: string): boolean {
@@ -169,6 +173,30 @@ for (const variant of ["nf_tables", "legacy"] as const)
       assert.deepEqual(await saved(4), before);
       await rules.change([], set.rules);
       assert.deepEqual(await saved(4), []);
+    });
+
+    it("of both families are as they were when those of one are refused", async () => {
+      const firewall = new Firewall();
+      try {
+        const [of4 = [], of6 = []] = ([4, 6] as const).map(
+          (family) => ruleSets().find((set) => set.family === family)?.rules,
+        );
+        await firewall.rules("rules", [...of4, ...of6]).apply();
+        const before = [await saved(4), await saved(6)];
+        for (const family of [4, 6] as const) {
+          const rules = ([4, 6] as const).map((each) => ({
+            family: each,
+            table: "mangle" as const,
+            name: "TSNET-TO",
+            spec: `-m comment --comment tsnet-x -j ${each === family ? "NOWHERE" : "ACCEPT"}`,
+          }));
+          const step = firewall.rules("rules that one family refuses", rules);
+          await assert.rejects(applyAll([step], SILENT), /KernelError: .*NOWHERE/);
+          assert.deepEqual([await saved(4), await saved(6)], before);
+        }
+      } finally {
+        firewall.close();
+      }
     });
 
     it("go in although the program that waits for them was killed", async () => {
