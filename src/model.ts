@@ -67,6 +67,8 @@ export const Endpoint = z.object({
   mac: z.string(),
   /** Path of the sandbox's network namespace, between Join and Leave. */
   sandbox: z.string().optional(),
+  /** What the engine calls its link in the sandbox, once that was seen: lost there, it must come back by that name. */
+  ifname: z.string().optional(),
   /** What is published, while the endpoint is its container's gateway. */
   ports: z.array(PublishedPort).optional(),
   /**

@@ -21,7 +21,7 @@ interface Found {
 }
 
 type MacvlanNet = Network<MacvlanOptions, Found>;
-type Records = Pick<State, "networks" | "network" | "endpoints" | "inSandbox">;
+type Records = Pick<State, "networks" | "endpoints" | "endpointRecord">;
 
 /** What packets of a private parent's containers may be as large as. */
 const PRIVATE_MTU = 1500;
@@ -162,22 +162,17 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
 
   #inside(network: MacvlanNet, endpoint: Endpoint, sandbox: string): Joined {
     const { link, gateway, gatewayIPv6 } = this.join(network, endpoint);
+    const { ifname } = endpoint;
     return {
       sandbox,
       prefix: link.prefix,
-      elders: this.#elders(endpoint, sandbox),
+      ...(ifname === undefined ? {} : { ifname }),
+      remember: async (ifname) => {
+        await this.#records.endpointRecord({ ...endpoint, ifname }).apply();
+      },
       addresses: addressesOf(endpoint),
       gateways: [gateway, gatewayIPv6].filter((one) => one !== undefined),
     };
-  }
-
-  /** Aliases of the container's macvlans that are older: the engine numbers them as they come. */
-  #elders({ createdAt }: Endpoint, sandbox: string): string[] {
-    return this.#records
-      .inSandbox(sandbox)
-      .filter((other) => other.createdAt < createdAt)
-      .filter((other) => this.#records.network(other.network)?.backend === "macvlan")
-      .map(({ id }) => linkAlias("endpoint", id));
   }
 }
 

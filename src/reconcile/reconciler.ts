@@ -266,8 +266,8 @@ export class Reconciler {
     if (owner?.kind === "endpoint" && link.kind === "veth" && link.master === 0)
       this.#onFreePort(link, owner.id);
     if (moved) this.#companions.onMoved(moved);
-    else if (owner) {
-      // What stands in for a macvlan has gone into its sandbox, and the parent may have come since it was made.
+    if (owner) {
+      // In its sandbox it has a name, which is to be remembered, and the parent may have come since it was made.
       const afterMs = gone && isContainerEnd(link.name) ? MOVED_MS : LINK_SETTLE_MS;
       this.#schedule.soon(`${owner.kind} ${owner.id}`, afterMs, () => this.#ownedLink(owner));
     }

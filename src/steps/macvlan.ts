@@ -35,8 +35,10 @@ export interface Joined {
   readonly sandbox: string;
   /** What the link is called, before its number. */
   readonly prefix: string;
-  /** Aliases of links whose numbers are lower than this one's. */
-  readonly elders: readonly string[];
+  /** What it was called when it was last seen. */
+  readonly ifname?: string;
+  /** Keeps what it is called. */
+  readonly remember: (ifname: string) => Promise<void>;
   /** With prefix length. */
   readonly addresses: readonly string[];
   /** Bare. */
@@ -182,18 +184,16 @@ async function settleInside(host: Host, spec: MacvlanSpec, joined: Joined, paren
   try {
     const links = await inside.links.list();
     const mine = links.find(({ alias }) => alias === spec.alias);
+    // The engine names it before it brings it up.
+    if (mine?.up && mine.name !== joined.ifname) await joined.remember(mine.name);
     if (mine?.kind === "macvlan") return await settle(inside, mine, following(spec, parent));
     // The engine is at it.
     if (mine && !mine.up) return false;
     // With one end the whole pair goes.
     const replaced = links.filter((link) => link === mine || isHalfMade(link, spec, parent));
     for (const { name } of replaced) await inside.links.delete(name);
-    const name =
-      mine?.name ??
-      freeName(
-        joined,
-        links.filter((link) => !replaced.includes(link)),
-      );
+    const others = links.filter((link) => !replaced.includes(link));
+    const name = mine?.name ?? freeName(joined, others);
     await replaceInside(host, inside, { spec, joined, parent, name });
     return true;
   } finally {
@@ -257,12 +257,12 @@ async function removeInside(sandbox: string, alias: string): Promise<void> {
   }
 }
 
-/** The lowest that is free, but for those of the elders that are not there either and will want theirs back. */
-function freeName({ prefix, elders }: Joined, links: readonly Link[]): string {
+/** What it was called, as the engine still has it; the lowest that is free if that was never seen, or is taken. */
+function freeName({ prefix, ifname }: Joined, links: readonly Link[]): string {
   const taken = new Set(links.map(({ name }) => name));
-  let missing = elders.filter((alias) => links.every((link) => link.alias !== alias)).length;
+  if (ifname !== undefined && !taken.has(ifname)) return ifname;
   for (let number = 0; ; number += 1) {
     const name = `${prefix}${String(number)}`;
-    if (!taken.has(name) && missing-- === 0) return name;
+    if (!taken.has(name)) return name;
   }
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Announcer } from "../../src/reconcile/announcer.ts";
-import type { EndpointRequest, NetworkRequest } from "../../src/model.ts";
+import type { Endpoint, EndpointRequest, NetworkRequest } from "../../src/model.ts";
 import { run } from "../lab/command.ts";
 import { FakeSandbox } from "../support/fake-sandbox.ts";
 import {
@@ -345,10 +345,24 @@ describe("macvlan backend on the kernel", () => {
       }
       const macs = async () => [(await sandbox.describe("eth0")).mac, (await sandbox.describe("eth1")).mac];
       const before = await macs();
+      await site.reconcile();
       await ip("link delete wire0");
       await plugWire();
       await site.reconcile();
       assert.deepEqual(await macs(), before);
+    });
+
+    it("has the name that the engine gave it, also where a lower number is free, until the container leaves", async () => {
+      await site.reconciler.start();
+      const sandbox = await joined(network, "eth1");
+      const before = await sandbox.describe("eth1");
+      const known = () => (site.records()[`endpoint/${network.id}/${endpoint.id}`] as Endpoint).ifname;
+      await until("its name to be on record", () => known() === "eth1");
+      await ip("link delete wire0");
+      await plugWire();
+      await until("it is as it was", async () => isDeepStrictEqual(await sandbox.describe("eth1"), before));
+      await site.driver.leave(network.id, endpoint.id);
+      assert.equal(known(), undefined);
     });
 
     it("is a stand-in without carrier while there is no parent, and replaced under the same name", async () => {
@@ -406,12 +420,12 @@ describe("macvlan backend on the kernel", () => {
     });
 
     /** A container on the network, as the engine sets it up. */
-    async function joined(of = network): Promise<FakeSandbox> {
+    async function joined(of = network, name = "eth0"): Promise<FakeSandbox> {
       await site.driver.createNetwork(of);
-      await site.driver.createEndpoint(endpoint);
+      await site.driver.createEndpoint({ ...endpoint, network: of.id });
       const sandbox = await start();
       await site.driver.join(of.id, endpoint.id, sandbox.path);
-      await sandbox.take(endpoint, "eth0");
+      await sandbox.take(endpoint, name);
       return sandbox;
     }
 

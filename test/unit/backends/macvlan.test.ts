@@ -39,9 +39,8 @@ describe("MacvlanBackend", () => {
     endpoints = [];
     const records = {
       networks: () => networks,
-      network: (of: string) => networks.find((network) => network.id === of),
-      inSandbox: (sandbox: string) => endpoints.filter((endpoint) => endpoint.sandbox === sandbox),
       endpoints: (network: string) => endpoints.filter((endpoint) => endpoint.network === network),
+      endpointRecord: () => assert.fail("nothing is seen in a sandbox here"),
     };
     backend = new MacvlanBackend(links.host, NO_FIREWALL, records);
   });
