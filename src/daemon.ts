@@ -69,7 +69,7 @@ function build(config: Config, log: Logger) {
   const driver = new Driver(state, backends, engine, log);
   const announcer = new Announcer(engine, log);
   const bridges = new EngineBridges(host, engine, {
-    isClosed: firewall.isClosed.bind(firewall),
+    kept: firewall.engineBridges.bind(firewall),
     isUsed: (bridge) => state.networks().some((network) => driver.parents(network).includes(bridge)),
   });
   const companions = {

@@ -1,32 +1,51 @@
+import { isDeepStrictEqual } from "node:util";
+import type { EngineBridge } from "../firewall/layout.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
 import { ownerOf } from "../names.ts";
 import type { Engine } from "./engine.ts";
 
-/** What the engine calls its bridges unless a user chose a name. */
-const USUAL = /^(docker0|docker_gwbridge|br-[0-9a-f]{12})$/;
+/** Bridges of networks that the engine makes by itself, and that lead to the outside. */
+const BUILT_IN = /^(docker0|docker_gwbridge)$/;
+/** What it calls the others unless a user chose a name. */
+const MADE = /^br-[0-9a-f]{12}$/;
 
-/** What tsnet itself knows of a bridge. */
+/** Milliseconds in which an engine lists a network whose bridge is there: it makes the bridge first. */
+const MAKING_MS = 5000;
+
+/** What tsnet itself knows of bridges. */
 export interface Known {
-  /** Whether it was kept apart from tsnet's networks when tsnet was last there. */
-  isClosed(bridge: string): Promise<boolean>;
+  /** Those that were kept apart from tsnet's networks when it was last there; one may be there for each family. */
+  kept(): Promise<readonly EngineBridge[]>;
   /** Whether a network of tsnet's is on it. */
   isUsed(bridge: string): boolean;
+}
+
+/** What was found at first. */
+interface Found {
+  /** Those kept apart, and whether as internal ones. */
+  readonly kept: ReadonlyMap<string, boolean>;
+  /** The rest. Where the name tells nothing, they are somebody else's. */
+  readonly others: ReadonlySet<string>;
 }
 
 /**
  * The bridges that hold the engine's own containers: by the name, which is known as soon as the link is there, and by
  * the engine's word for those that a user named. That word is kept while no engine answers: with live-restore its
- * containers go on.
+ * containers go on. Whether one is internal only the engine can say; one that it has said nothing of yet is taken for
+ * that, since what gets through stays, and what does not is sent again.
  */
 export class EngineBridges {
   readonly #host: Pick<Host, "links">;
   readonly #engine: Pick<Engine, "networks">;
   readonly #known: Known;
-  /** What the engine said; undefined until it has said something. */
-  #named: ReadonlySet<string> | undefined;
-  /** Until then: those that were there at first, and are somebody else's. */
-  #others: ReadonlySet<string> | undefined;
+  /** What the engine said: whether each of its bridges is internal. Undefined until it has said something. */
+  #told: ReadonlyMap<string, boolean> | undefined;
+  /** Since when it has answered and not listed one that is there. */
+  #unlisted: ReadonlyMap<string, number> = new Map();
+  /** When it answered last. */
+  #answeredAt = 0;
+  #found: Found | undefined;
 
   constructor(host: Pick<Host, "links">, engine: Pick<Engine, "networks">, known: Known) {
     this.#host = host;
@@ -34,58 +53,75 @@ export class EngineBridges {
     this.#known = known;
   }
 
-  /** Names of those that are there, as far as is known without asking. */
-  async there(): Promise<string[]> {
-    const bridges = await this.#bridges();
-    const named = this.#named ?? (await this.#guess(bridges));
-    return bridges
-      .map(({ name }) => name)
-      .filter((name) => USUAL.test(name) || named.has(name))
-      .sort();
+  /** Those that are there, as far as is known without asking. */
+  async there(): Promise<EngineBridge[]> {
+    return await this.#engines(await this.#bridges());
   }
 
   /**
-   * Asks the engine about bridges whose names tell nothing.
+   * Asks the engine about bridges whose names tell nothing, and those that it has said nothing of.
    *
-   * @returns whether its word is another one than before; undefined if it does not answer
+   * @returns whether its word is another one than before; undefined if it does not answer, or has yet to list one
    */
   async learn(): Promise<boolean | undefined> {
     const bridges = await this.#bridges();
-    const strange = bridges.filter(isStrange);
-    if (strange.length === 0) return false;
-    const before = this.#named ?? (await this.#guess(bridges));
-    let named: ReadonlySet<string>;
+    // No network becomes internal, or ceases to be it; but a name that a user chose can be another network's next time.
+    const unclear = bridges.filter(({ name }) => isStrange(name) || !this.#isTold(name));
+    if (unclear.length === 0) return false;
+    const before = await this.#engines(bridges);
     try {
       const networks = await this.#engine.networks();
-      named = new Set(networks.flatMap(({ bridge = "" }) => (USUAL.test(bridge) ? [] : bridge)));
+      this.#told = new Map(networks.map(({ bridge = "", internal }) => [bridge, internal]));
     } catch {
       return undefined;
     }
-    this.#named = named;
-    return strange.some(({ name }) => before.has(name) !== named.has(name));
+    const now = (this.#answeredAt = Date.now());
+    const unlisted = unclear.map(({ name }) => name).filter((name) => !this.#isTold(name));
+    this.#unlisted = new Map(unlisted.map((name) => [name, this.#unlisted.get(name) ?? now]));
+    if (!isDeepStrictEqual(await this.#engines(bridges), before)) return true;
+    return unlisted.some((name) => !this.#isAnothers(name)) ? undefined : false;
+  }
+
+  async #engines(bridges: readonly Link[]): Promise<EngineBridge[]> {
+    const found = (this.#found ??= await this.#find(bridges));
+    const isInternal = (name: string) =>
+      this.#told?.get(name) ?? found.kept.get(name) ?? !(BUILT_IN.test(name) || this.#isAnothers(name));
+    return bridges
+      .filter(({ name }) => !isStrange(name) || (this.#told?.has(name) ?? this.#isLikely(name, found)))
+      .map(({ name }) => ({ name, internal: isInternal(name) }));
   }
 
   /**
    * An engine that starts makes its bridges and starts its containers before it answers. So until it has answered once,
    * what was kept apart still is, and what comes after tsnet is taken for the engine's.
    */
-  async #guess(bridges: readonly Link[]): Promise<ReadonlySet<string>> {
-    const names = bridges.filter(isStrange).map(({ name }) => name);
-    const others = (this.#others ??= await this.#open(names));
-    return new Set(names.filter((name) => !others.has(name) && !this.#known.isUsed(name)));
+  #isLikely(name: string, { others }: Found): boolean {
+    return !others.has(name) && !this.#known.isUsed(name);
   }
 
-  async #open(names: readonly string[]): Promise<ReadonlySet<string>> {
-    const closed = await Promise.all(names.map((name) => this.#known.isClosed(name)));
-    return new Set(names.filter((_, index) => !closed[index]));
+  async #find(bridges: readonly Link[]): Promise<Found> {
+    const kept = new Map<string, boolean>();
+    for (const { name, internal } of await this.#known.kept())
+      kept.set(name, internal || kept.get(name) === true);
+    return { kept, others: new Set(bridges.map(({ name }) => name).filter((name) => !kept.has(name))) };
   }
 
+  #isTold(name: string): boolean {
+    return BUILT_IN.test(name) || this.#told?.has(name) === true;
+  }
+
+  /** Whether it had time to list it and did not: that is no network of this engine's. */
+  #isAnothers(name: string): boolean {
+    return this.#answeredAt - (this.#unlisted.get(name) ?? Infinity) >= MAKING_MS;
+  }
+
+  /** All that are not tsnet's own. */
   async #bridges(): Promise<Link[]> {
-    return (await this.#host.links.list()).filter(({ kind }) => kind === "bridge");
+    return (await this.#host.links.list()).filter(({ kind, alias }) => kind === "bridge" && !ownerOf(alias));
   }
 }
 
 /** Whether a name tells nothing of whose the bridge is. */
-function isStrange({ name, alias }: Link): boolean {
-  return !USUAL.test(name) && !ownerOf(alias);
+function isStrange(name: string): boolean {
+  return !BUILT_IN.test(name) && !MADE.test(name);
 }

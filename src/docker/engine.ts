@@ -10,9 +10,19 @@ interface NetworkView {
   readonly Id: string;
   readonly Name: string;
   readonly Driver: string;
+  readonly Internal: boolean;
   readonly Options?: Readonly<Record<string, string>> | null;
   /** Only when one network is asked for. */
   readonly Containers?: Readonly<Record<string, { readonly EndpointID: string; readonly Name: string }>>;
+}
+
+/** A network of any driver, as the engine lists it. */
+export interface EngineNetwork {
+  readonly id: string;
+  readonly driver: string;
+  readonly internal: boolean;
+  /** The bridge link that the engine's own driver gave it. */
+  readonly bridge: string | undefined;
 }
 
 /**
@@ -29,12 +39,13 @@ export class Engine {
     this.#socketPath = socketPath;
   }
 
-  /** Every network of any driver: its id, its driver, and the bridge link that the engine's own driver gave it. */
-  async networks(): Promise<{ id: string; driver: string; bridge: string | undefined }[]> {
+  /** Every network of any driver. */
+  async networks(): Promise<EngineNetwork[]> {
     const networks = await this.#get<readonly NetworkView[]>("/networks");
-    return networks.map(({ Id, Driver, Options }) => ({
+    return networks.map(({ Id, Driver, Internal, Options }) => ({
       id: Id,
       driver: Driver,
+      internal: Internal,
       bridge:
         Driver === "bridge"
           ? (Options?.["com.docker.network.bridge.name"] ?? `br-${Id.slice(0, 12)}`)

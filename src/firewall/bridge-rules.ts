@@ -1,5 +1,5 @@
 import type { Family } from "../ip.ts";
-import { CHAINS, NOT_PUBLISHED } from "./layout.ts";
+import { CHAINS, NOT_PUBLISHED, newFrom } from "./layout.ts";
 import { returnRules } from "./port-rules.ts";
 import { type MakeRule, type Rule, ruleMaker } from "./rule.ts";
 
@@ -32,7 +32,7 @@ export interface BridgeNetwork {
  *   internal         -i B ! -o B → drop             not even to what is open to everybody
  *   icc=false        -i B -o B → drop               by way of the gateway; the bridge's ports are isolated too
  *   to elsewhere     -i B ! -o B → TSNET-TO         not into other networks
- *   from elsewhere   ! -i B -o B → drop             nat: only answers and published ports
+ *   from elsewhere   ! -i B -o B → TSNET-INVITED    nat, routed: only answers and published ports
  *                    ! -i B -o B → TSNET-FROM       routed, nat-unprotected: not from other networks
  *   internal         ! -i B -o B → drop
  *                    -i B to the host → TSNET-RELAYED   nor by the daemon; and by no address but the gateway's
@@ -56,14 +56,14 @@ export function bridgeRules(network: BridgeNetwork): Rule[] {
         `-i ${bridge} -m addrtype --dst-type LOCAL -m addrtype ! --dst-type LOCAL --limit-iface-in`,
         "DROP",
       ),
-      rule(CHAINS.input, `-i ${bridge} -m conntrack --ctstate NEW`, CHAINS.relayed.name),
+      rule(CHAINS.input, newFrom(bridge), CHAINS.relayed.name),
       rule(CHAINS.forward, within, "ACCEPT"),
     ];
   }
 
   rules.push(rule(CHAINS.bridges, leaving, CHAINS.to.name));
   if (mode === "nat") {
-    rules.push(rule(CHAINS.closed, `${entering} ${NOT_PUBLISHED}`, "DROP"));
+    rules.push(rule(CHAINS.closed, entering, CHAINS.invited.name));
   } else {
     rules.push(
       rule(CHAINS.to, `-o ${bridge} ${NOT_PUBLISHED}`, "DROP"),
@@ -74,7 +74,7 @@ export function bridgeRules(network: BridgeNetwork): Rule[] {
     const icmp = family === 4 ? "-p icmp" : "-p ipv6-icmp";
     rules.push(
       rule(CHAINS.open, `-o ${bridge} ${icmp}`, "ACCEPT"),
-      rule(CHAINS.closed, `${entering} ${NOT_PUBLISHED}`, "DROP"),
+      rule(CHAINS.closed, entering, CHAINS.invited.name),
     );
   }
   rules.push(

@@ -2,8 +2,8 @@ import { isDeepStrictEqual } from "node:util";
 import type { Family } from "../ip.ts";
 import type { Iptables } from "../kernel/iptables.ts";
 import { Limit } from "../lock.ts";
-import { standingRules } from "./layout.ts";
-import { type FamilyRule, chainKey } from "./rule.ts";
+import { type EngineBridge, engineBridgesIn } from "./layout.ts";
+import type { FamilyRule } from "./rule.ts";
 import { type Saved, parseSaved } from "./saved.ts";
 import { changesOf, transaction } from "./transaction.ts";
 import { WantedRules } from "./wanted.ts";
@@ -36,9 +36,9 @@ export class FamilyRules {
   readonly #family: Family;
   readonly #iptables: Pick<Iptables, "restore" | "save">;
   #memory: Memory | undefined;
-  #engineBridges: readonly string[] = [];
-  /** Those that the rules were written for; undefined until they were. */
-  #bridgesThere: readonly string[] | undefined;
+  #engineBridges: readonly EngineBridge[] = [];
+  /** Those that the rules were written for; undefined until they were read. */
+  #bridgesThere: readonly EngineBridge[] | undefined;
   #waiting: Change[] = [];
   #working = false;
   #drift: string[] = [];
@@ -65,10 +65,10 @@ export class FamilyRules {
     return drift;
   }
 
-  /** Names of the bridges that hold the engine's own containers; takes effect with the next change. */
-  setEngineBridges(names: readonly string[]): void {
-    this.#engineBridges = names;
-    this.#memory?.wanted.setEngineBridges(names);
+  /** Tells which bridges hold the engine's own containers; takes effect with the next change. */
+  setEngineBridges(bridges: readonly EngineBridge[]): void {
+    this.#engineBridges = bridges;
+    this.#memory?.wanted.setEngineBridges(bridges);
   }
 
   /** Forgets what was there: the next change reads it again. Somebody else may have changed it. */
@@ -76,10 +76,9 @@ export class FamilyRules {
     this.#memory = undefined;
   }
 
-  /** Whether the rules that are there keep a bridge apart as the engine's. */
-  async isClosed(bridge: string): Promise<boolean> {
-    const { own } = (await this.#turns.run(() => this.#read())).saved;
-    return standingRules([bridge]).every((rule) => own.get(chainKey(rule))?.includes(rule.spec));
+  /** The bridges that the rules which are there keep apart as the engine's. */
+  async engineBridges(): Promise<EngineBridge[]> {
+    return engineBridgesIn((await this.#turns.run(() => this.#read())).saved.own);
   }
 
   /** Comments of every network that has rules. */
@@ -155,7 +154,8 @@ export class FamilyRules {
   async #read(): Promise<Memory> {
     if (this.#memory) return this.#memory;
     const saved = parseSaved(await this.#iptables.save());
-    const wanted = new WantedRules(saved, this.#bridgesThere ?? this.#engineBridges);
+    this.#bridgesThere ??= engineBridgesIn(saved.own);
+    const wanted = new WantedRules(saved, this.#bridgesThere);
     const touched = wanted.takeTouched();
     const { text } = transaction(this.#family, saved, wanted.chains, touched);
     // An engine's bridge that came or went is no drift.

@@ -5,6 +5,7 @@ import type { Step } from "../step.ts";
 import { FamilyRules } from "./family.ts";
 import type { Firewalld } from "../firewalld/firewalld.ts";
 import { Forwarding } from "./forwarding.ts";
+import type { EngineBridge } from "./layout.ts";
 import { type FamilyRule, type Rule, ruleKey } from "./rule.ts";
 
 /** All of tsnet's packet filter rules. */
@@ -50,14 +51,13 @@ export class Firewall {
   }
 
   /** Tells which bridges hold the engine's own containers; no network may reach them once {@link settle} is done. */
-  setEngineBridges(names: readonly string[]): void {
-    for (const family of FAMILIES) this.#families[family].setEngineBridges(names);
+  setEngineBridges(bridges: readonly EngineBridge[]): void {
+    for (const family of FAMILIES) this.#families[family].setEngineBridges(bridges);
   }
 
-  /** Whether the rules that are there, of this daemon or of one before it, keep a bridge apart as the engine's. */
-  async isClosed(bridge: string): Promise<boolean> {
-    const closed = await Promise.all(FAMILIES.map((family) => this.#families[family].isClosed(bridge)));
-    return closed.includes(true);
+  /** The bridges that the rules which are there, of this daemon or of one before it, keep apart as the engine's. */
+  async engineBridges(): Promise<EngineBridge[]> {
+    return (await Promise.all(FAMILIES.map((family) => this.#families[family].engineBridges()))).flat();
   }
 
   /** Forgets what is remembered of the kernel's tables, since somebody else may have changed them. */

@@ -1,5 +1,5 @@
 import type { Family } from "../ip.ts";
-import type { Chain, FamilyRule } from "./rule.ts";
+import { type Chain, type FamilyRule, chainKey } from "./rule.ts";
 
 /**
  * The chains of tsnet. Within the chains written in lower case below the order is fixed; everything else may
@@ -14,9 +14,10 @@ import type { Chain, FamilyRule } from "./rule.ts";
  *                            TSNET-TO       to another bridge that holds containers → drop
  *                            TSNET-FROM     from an engine's bridge → drop
  *                       3 TSNET-OPEN      what may come in from outside uninvited → accept
- *                       4 TSNET-CLOSED    whatever else would come in → drop
+ *                       4 TSNET-CLOSED    whatever else would come in → TSNET-INVITED, or drop where nothing is published
+ *                            TSNET-INVITED  to no published port, or from an internal network of the engine's → drop
  *   mangle INPUT ──── TSNET-INPUT       what no container may reach of the host
- *                       from an internal network → TSNET-RELAYED
+ *                       from an internal network, tsnet's or the engine's → TSNET-RELAYED
  *                            TSNET-RELAYED  to a published port that the daemon serves itself (see relay.ts) → drop: a tree, too
  *   filter FORWARD ── TSNET-FORWARD     what is left is accepted, whatever the chain's policy says
  *   filter INPUT ──── TSNET-SERVED      new connections that the daemon serves within a network → accept
@@ -30,7 +31,8 @@ import type { Chain, FamilyRule } from "./rule.ts";
  *
  * Dropping in mangle and not in filter means that neither the engine, which puts its own rules first each time
  * it starts, nor a user's ACCEPT can open what is closed, and accepting behind DOCKER-USER means that a
- * DROP there still drops. A packet for a published port has been translated (DNAT) and is let through.
+ * DROP there still drops. A packet for a published port has been translated (DNAT) and is let through, but for one from
+ * an internal network.
  */
 export const CHAINS = {
   arriving: { table: "mangle", name: "TSNET-ARRIVING" },
@@ -40,6 +42,7 @@ export const CHAINS = {
   from: { table: "mangle", name: "TSNET-FROM" },
   open: { table: "mangle", name: "TSNET-OPEN" },
   closed: { table: "mangle", name: "TSNET-CLOSED" },
+  invited: { table: "mangle", name: "TSNET-INVITED" },
   input: { table: "mangle", name: "TSNET-INPUT" },
   relayed: { table: "mangle", name: "TSNET-RELAYED" },
   forward: { table: "filter", name: "TSNET-FORWARD" },
@@ -58,6 +61,7 @@ export const STANDING: readonly Chain[] = [
   CHAINS.from,
   CHAINS.open,
   CHAINS.closed,
+  CHAINS.invited,
   CHAINS.relayed,
   CHAINS.postrouting,
   CHAINS.hairpin,
@@ -104,24 +108,47 @@ export const PUBLISHED = "-m conntrack --ctstate DNAT";
 /** Any other packet. */
 export const NOT_PUBLISHED = "-m conntrack ! --ctstate DNAT";
 
-/**
- * The rules that are there as long as there is any network.
- *
- * @param engineBridges names of the bridges that hold the engine's own containers
- */
-export function standingRules(engineBridges: readonly string[]): FamilyRule[] {
+/** What is new from a bridge; behind TSNET-RELAYED it does not reach what the daemon serves. */
+export const newFrom = (bridge: string) => `-i ${bridge} -m conntrack --ctstate NEW`;
+
+/** A bridge that holds the engine's own containers. */
+export interface EngineBridge {
+  readonly name: string;
+  /** Whether it is that of an internal network, from which nothing of tsnet's is reached, not even a published port. */
+  readonly internal: boolean;
+}
+
+/** The rules that are there as long as there is any network. */
+export function standingRules(engineBridges: readonly EngineBridge[]): FamilyRule[] {
   return [
     { ...CHAINS.isolation, spec: "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN" },
     { ...CHAINS.isolation, spec: `-j ${CHAINS.bridges.name}` },
     { ...CHAINS.isolation, spec: `-j ${CHAINS.open.name}` },
     { ...CHAINS.isolation, spec: `-j ${CHAINS.closed.name}` },
+    { ...CHAINS.invited, spec: `${NOT_PUBLISHED} -j DROP` },
     { ...CHAINS.postrouting, spec: `-j ${CHAINS.hairpin.name}` },
     // Not ACCEPT: the engine must go on to masquerade its own containers, whose answers it drops otherwise (28, raw).
     { ...CHAINS.postrouting, spec: `${PUBLISHED} -j RETURN` },
     { ...CHAINS.postrouting, spec: `-j ${CHAINS.masquerade.name}` },
-    ...engineBridges.flatMap((bridge) => [
-      { ...CHAINS.to, spec: `-o ${bridge} ${NOT_PUBLISHED} -j DROP` },
-      { ...CHAINS.from, spec: `-i ${bridge} ${NOT_PUBLISHED} -j DROP` },
-    ]),
+    ...engineBridges.flatMap(engineBridgeRules),
   ];
+}
+
+function engineBridgeRules({ name, internal }: EngineBridge): FamilyRule[] {
+  const to = { ...CHAINS.to, spec: `-o ${name} ${NOT_PUBLISHED} -j DROP` };
+  if (!internal) return [to, { ...CHAINS.from, spec: `-i ${name} ${NOT_PUBLISHED} -j DROP` }];
+  return [
+    to,
+    { ...CHAINS.from, spec: `-i ${name} -j DROP` },
+    { ...CHAINS.invited, spec: `-i ${name} -j DROP` },
+    { ...CHAINS.input, spec: `${newFrom(name)} -j ${CHAINS.relayed.name}` },
+  ];
+}
+
+/** The bridges that standing rules were written for. */
+export function engineBridgesIn(own: ReadonlyMap<string, readonly string[]>): EngineBridge[] {
+  return (own.get(chainKey(CHAINS.from)) ?? []).flatMap((spec) => {
+    const [, name, condition] = /^-i (\S+) (.*)-j DROP$/.exec(spec) ?? [];
+    return name === undefined ? [] : { name, internal: condition === "" };
+  });
 }

@@ -1,4 +1,4 @@
-import { STANDING, standingRules } from "./layout.ts";
+import { type EngineBridge, STANDING, standingRules } from "./layout.ts";
 import { entrance } from "./port-rules.ts";
 import { type FamilyRule, chainKey, chainOf, ownerOf, ruleKey } from "./rule.ts";
 import type { Saved } from "./saved.ts";
@@ -14,10 +14,10 @@ export class WantedRules {
   readonly #chains = new Map<string, Set<string>>();
   readonly #owners = new Map<string, Map<string, FamilyRule>>();
   #touched = new Set<string>();
-  #engineBridges: readonly string[];
+  #engineBridges: readonly EngineBridge[];
 
   /** The rules of networks that are there already; every chain counts as touched. */
-  constructor(saved: Saved, engineBridges: readonly string[]) {
+  constructor(saved: Saved, engineBridges: readonly EngineBridge[]) {
     this.#engineBridges = engineBridges;
     for (const [key, specs] of saved.own)
       for (const spec of specs) if (ownerOf(spec)) this.add({ ...chainOf(key), spec });
@@ -77,12 +77,12 @@ export class WantedRules {
     return true;
   }
 
-  /** Names of the bridges that hold the engine's own containers. */
-  setEngineBridges(names: readonly string[]): void {
+  /** Tells which bridges hold the engine's own containers. */
+  setEngineBridges(bridges: readonly EngineBridge[]): void {
     const before = standingRules(this.#engineBridges);
-    this.#engineBridges = names;
+    this.#engineBridges = bridges;
     if (this.#owners.size === 0) return;
-    const after = standingRules(names);
+    const after = standingRules(bridges);
     const keys = new Set(after.map(ruleKey));
     for (const rule of before) if (!keys.has(ruleKey(rule))) this.#take(rule);
     for (const rule of after) this.#put(rule);

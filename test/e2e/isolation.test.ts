@@ -1,11 +1,17 @@
 import assert from "node:assert/strict";
+import { Answerers, type Question, ask } from "./answers.ts";
 import { withBridgeNetfilter } from "./bridge-netfilter.ts";
 import { onEachEngine } from "./each-engine.ts";
 import { EVERYTHING, type Target, countArrivals, pings, send } from "./packets.ts";
-import { subnets } from "./site.ts";
+import { type Subnets, subnets } from "./site.ts";
 import { until } from "../support/until.ts";
 
 const PROGRAMS = ["iptables", "ip6tables"] as const;
+/** Host ports that containers publish. */
+const PUBLISHED = [8080, 8081] as const;
+/** Where a program of the host's own answers. */
+const HOSTS_OWN = 5000;
+const NOBODY = ["nothing", "ECONNREFUSED"];
 
 onEachEngine("isolation", (site) => {
   /** Networks with who is on them. The last two are the engine's own, one with a bridge that the user named. */
@@ -16,13 +22,17 @@ onEachEngine("isolation", (site) => {
     delta: ["d1"],
   };
   const targets: Record<string, Target> = {};
+  const ranges: Record<string, Subnets> = {};
+  const answerers = new Answerers();
 
   before(async () => {
-    await Promise.all(Object.keys(members).map(network));
+    await Promise.all(Object.keys(members).map((name) => network(name)));
     await Promise.all(
       Object.entries(members).flatMap(([net, names]) => names.map((name) => container(name, net))),
     );
   });
+
+  after(() => answerers.stop());
 
   it("lets a packet pass between containers of one network and no others", async () => {
     for (const [net, names] of Object.entries(members)) {
@@ -74,22 +84,72 @@ onEachEngine("isolation", (site) => {
     assert.equal(await pings(site.container("g1"), site.neighbourAddress.v4), true);
   });
 
+  it("keeps published ports from the engine's internal networks, also those that the daemon serves", async () => {
+    // What is published of the one is translated; of the other, IPv4 is, and the daemon serves IPv6.
+    const unprotected = "com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected";
+    await site.network("four", "--subnet", subnets().v4, "-o", unprotected);
+    for (const [index, net] of ["alpha", "four"].entries()) {
+      const port = `${String(PUBLISHED[index])}:80`;
+      await site.run(`web-${net}`, net, "-p", port, "-p", `${port}/udp`);
+      await answerers.start(site.host, `web-${net}`, [80], `web-${net}`);
+    }
+    await answerers.start(site.host, "host", [HOSTS_OWN]);
+    await network("inner", "--internal");
+    await site.run("i1", "inner");
+    await check();
+    // The jump comes back ahead of what the engine has against it, if that was first.
+    const jump = ["FORWARD", "-j", "TSNET-FORWARD"];
+    await site.host.stopTsnet();
+    for (const program of PROGRAMS) await site.exec([program, "-w", "-D", ...jump]);
+    await site.host.startTsnet();
+    for (const program of PROGRAMS)
+      await until("the jump to be back", async () => {
+        const { code } = await site.exec([program, "-C", ...jump], { allowFailure: true });
+        return code === 0;
+      });
+    await check();
+
+    async function check(): Promise<void> {
+      const names = async (from: string, questions: readonly Question[]) =>
+        (await ask(site.container(from), questions)).map((answer) => answer.split(" ")[0] ?? "");
+      const closed = questions("inner").map((question) => ({ ...question, unexpected: true }));
+      const { ip, ip6 } = ranges["inner"] ?? assert.fail();
+      const own = [ip(1), ip6(1)].map((address) => ({ address, port: HOSTS_OWN }));
+      const [inside, host, beside] = await Promise.all([
+        names("i1", closed),
+        names("i1", own),
+        names("g1", questions("gamma")),
+      ]);
+      assert.deepEqual(
+        inside.filter((answer) => !NOBODY.includes(answer)),
+        [],
+      );
+      assert.deepEqual(host, ["host", "host"]);
+      assert.deepEqual(new Set(beside), new Set(["web-alpha", "web-four"]));
+    }
+  });
+
   // Newer engines close their bridges themselves.
   if (site.line === "26.1")
-    it("keeps a bridge that the user named apart when tsnet starts and no engine answers", async () => {
-      const closed = async () => {
+    it("keeps the engine's bridges apart as they were when tsnet starts and no engine answers", async () => {
+      const rules = async () => {
         const saved = await Promise.all(PROGRAMS.map((program) => site.exec([`${program}-save`])));
-        return saved.map(({ stdout }) => /^-A TSNET-TO -o user-br .* -j DROP$/m.test(stdout));
+        return saved.map(({ stdout }) => stdout.match(/^-A TSNET-(TO|FROM|INVITED) .*-j DROP$/gm));
       };
+      const apart = await rules();
+      for (const rules of apart) {
+        assert.match(String(rules), /TSNET-FROM -i user-br -m conntrack ! --ctstate DNAT -j DROP/);
+        assert.match(String(rules), /TSNET-INVITED -i br-\S+ -j DROP/);
+      }
       await site.host.stopTsnet();
       await site.host.killEngine();
       const before = (await site.host.tsnetLog()).length;
       await site.host.startTsnet();
-      assert.deepEqual(await closed(), [true, true]);
+      assert.deepEqual(await rules(), apart);
       await until("tsnet has looked at everything", async () =>
         (await site.host.tsnetLog()).includes("host is as recorded", before),
       );
-      assert.deepEqual(await closed(), [true, true]);
+      assert.deepEqual(await rules(), apart);
       await site.host.startEngine();
     });
 
@@ -97,9 +157,9 @@ onEachEngine("isolation", (site) => {
     return /^-P FORWARD (\S+)/.exec((await site.exec([program, "-S", "FORWARD"])).stdout)?.[1];
   }
 
-  async function network(name: string): Promise<void> {
-    const { v4, v6 } = subnets();
-    const args = ["--ipv6", "--subnet", v4, "--subnet", v6];
+  async function network(name: string, ...options: string[]): Promise<void> {
+    const { v4, v6 } = (ranges[name] = subnets());
+    const args = ["--ipv6", "--subnet", v4, "--subnet", v6, ...options];
     if (name === "alpha" || name === "beta") await site.network(name, ...args);
     else {
       const named = name === "delta" ? ["-o", "com.docker.network.bridge.name=user-br"] : [];
@@ -112,6 +172,17 @@ onEachEngine("isolation", (site) => {
     await countArrivals(place);
     const { v4, v6 } = await site.attachment(name, net);
     targets[name] = { exec: place.exec, addresses: [v4, v6] };
+  }
+
+  /** Every published port at a network's gateway. */
+  function questions(net: string): Question[] {
+    const { ip, ip6 } = ranges[net] ?? assert.fail();
+    return [ip(1), ip6(1)].flatMap((address) =>
+      PUBLISHED.flatMap((port): Question[] => [
+        { address, port },
+        { address, port, protocol: "udp" },
+      ]),
+    );
   }
 
   function pick(names: readonly string[]): Record<string, Target> {

@@ -10,7 +10,7 @@ import { ip, ipLink, mustBeIsolated, plugWire, setSysctl, wipe } from "../suppor
 import { PORTS } from "../support/networks.ts";
 import { EVERYTHING, type Place, arrivals, leave, placeIn } from "../support/places.ts";
 import { id } from "../support/requests.ts";
-import { Site } from "../support/site.ts";
+import { DOCKER0, Site } from "../support/site.ts";
 import { until } from "../support/until.ts";
 
 const UNPROTECTED = Object.fromEntries(
@@ -48,7 +48,7 @@ describe("isolation, tried with packets where nobody else drops any", () => {
   });
   beforeEach(async () => {
     site = new Site();
-    site.engineBridges = ["docker0"];
+    site.engineBridges = [DOCKER0];
     await site.reconcile();
     host = placeIn("/proc/self/ns/net");
   });
@@ -197,6 +197,22 @@ describe("isolation, tried with packets where nobody else drops any", () => {
       assert.deepEqual(web[family].hear(), []);
       await shout(beside, from);
       assert.notDeepEqual(web[family].hear(), []);
+    });
+
+  for (const [kind, options] of [
+    ["a network", {}],
+    ["an unprotected network", UNPROTECTED],
+  ] as const)
+    it(`keeps what ${kind} publishes from the engine's internal networks, and from no other`, async () => {
+      await site.driver.createNetwork(network(2, { options }));
+      const [web, engine] = [await container(endpointOf(2)), await engineContainer()];
+      await site.driver.publish(id(2), id(1002), PORTS);
+      const way = { from: engine, to: ["10.5.0.1", "fd05::1"], at: web, ports: PUBLISHED };
+      assert.deepEqual(await arrivals({ way }), { way: NOT_PING });
+      site.engineBridges = [{ ...DOCKER0, internal: true }];
+      await site.reconcile();
+      const gateway = { from: engine, to: ["10.5.0.1", "fd05::1"], at: host };
+      assert.deepEqual(await arrivals({ way, gateway }), { way: [], gateway: EVERYTHING });
     });
 
   /** Sends a datagram for a published port to everybody on the container's bridge, and gives it time to be relayed. */

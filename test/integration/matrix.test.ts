@@ -220,7 +220,7 @@ describe("rules of a bridge network, tried with packets", () => {
     mustBeIsolated();
     surroundings = await Surroundings.start();
     for (const family of FAMILIES) await restore(family, engineRules(family));
-    firewall.setEngineBridges(["docker0"]);
+    firewall.setEngineBridges([{ name: "docker0", internal: false }]);
   });
   after(() => {
     // Links and rules go with the namespace.

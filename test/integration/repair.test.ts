@@ -18,7 +18,7 @@ import {
 } from "../support/isolated.ts";
 import { NETWORKS, PORTS, bridgeOf, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
-import { Site } from "../support/site.ts";
+import { DOCKER0, Site } from "../support/site.ts";
 import { until } from "../support/until.ts";
 
 const DUAL = NETWORKS["dual stack"] ?? assert.fail();
@@ -141,7 +141,7 @@ describe("Reconciler", () => {
     await setSysctl("net/ipv4/ip_forward", "1");
     await setSysctl("net/ipv6/conf/all/forwarding", "1");
     site = new Site();
-    site.engineBridges = ["docker0"];
+    site.engineBridges = [DOCKER0];
     await site.reconcile();
     await site.driver.createNetwork(network);
     await site.driver.createEndpoint(endpoint);
@@ -459,12 +459,12 @@ describe("Reconciler", () => {
         .map((line) => line.split(" ")[4]);
     assert.deepEqual(await bridges(), ["docker0"]);
     await site.reconciler.start();
-    site.engineBridges = ["br-0123456789ab", "docker0"];
+    site.engineBridges = [{ name: "br-0123456789ab", internal: true }, DOCKER0];
     await ip("link add br-0123456789ab type bridge");
     await until("it is kept out of", async () => (await bridges()).includes("br-0123456789ab"), {
       timeoutMs: 1500,
     });
-    site.engineBridges = ["docker0"];
+    site.engineBridges = [DOCKER0];
     await ip("link delete br-0123456789ab");
     await until("it is forgotten", async () => !(await bridges()).includes("br-0123456789ab"), {
       timeoutMs: 1500,

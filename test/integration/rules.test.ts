@@ -13,7 +13,10 @@ import { useIptables } from "../support/iptables-variant.ts";
 import { mustBeIsolated, ruleLines, wipe } from "../support/isolated.ts";
 import { portRules, ruleSets } from "../support/rule-sets.ts";
 
-const ENGINE_BRIDGES = ["br-0123456789ab", "docker0"];
+const ENGINE_BRIDGES = [
+  { name: "br-0123456789ab", internal: true },
+  { name: "docker0", internal: false },
+];
 const FOREIGN = "*filter\n:MINE - [0:0]\n-A FORWARD -j MINE\n-A MINE -s 203.0.113.9/32 -j ACCEPT\nCOMMIT\n";
 
 const SILENT = { done: () => undefined, undone: () => undefined };

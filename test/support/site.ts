@@ -6,6 +6,7 @@ import { Publisher } from "../../src/backends/publishing.ts";
 import { Driver } from "../../src/driver.ts";
 import { Firewall } from "../../src/firewall/firewall.ts";
 import { Host } from "../../src/kernel/host.ts";
+import type { EngineBridge } from "../../src/firewall/layout.ts";
 import type { Endpoint } from "../../src/model.ts";
 import { Reconciler } from "../../src/reconcile/reconciler.ts";
 import { State } from "../../src/store/state.ts";
@@ -13,6 +14,9 @@ import { Store } from "../../src/store/store.ts";
 import { Faults } from "./faults.ts";
 import { memoryLog } from "./log.ts";
 import { ALL_KNOWN } from "./known.ts";
+
+/** The bridge of the engine's own network. */
+export const DOCKER0: EngineBridge = { name: "docker0", internal: false };
 
 /** What is made anew at each start. */
 interface Parts {
@@ -31,8 +35,8 @@ export class Site {
   readonly #log = memoryLog();
   /** What it logged, the newest last. */
   readonly lines = this.#log.lines;
-  /** Names of bridges that an engine would have. */
-  engineBridges: readonly string[] = [];
+  /** Bridges that an engine would have. */
+  engineBridges: readonly EngineBridge[] = [];
   /** Ids of endpoints whose links the engine was seen to take, where there are neighbours beyond the host. */
   readonly moved: string[] = [];
   /** Ids of the networks and endpoints that an engine would know; without it no engine answers. */

@@ -1,52 +1,106 @@
 import assert from "node:assert/strict";
+import { mock } from "node:test";
 import { EngineBridges } from "../../../src/docker/bridges.ts";
 import { FakeLinks } from "../../support/fake-links.ts";
 
-const NAMED = { id: "1", driver: "bridge", bridge: "lab" };
+const MADE = "br-0123456789ab";
+/** What the bridge is called that a user named. */
+const NAMED = { id: "1", driver: "bridge", internal: false, bridge: "lab" };
+const USUAL = { ...NAMED, id: "2", bridge: MADE };
 
 describe("EngineBridges", () => {
   let links: FakeLinks;
   let engine: { networks: () => Promise<(typeof NAMED)[]> };
   let bridges: EngineBridges;
+  let kept: { name: string; internal: boolean }[];
 
   beforeEach(() => {
     links = new FakeLinks();
-    for (const name of ["docker0", "br-0123456789ab", "lab", "virbr0"]) plug(name);
+    for (const name of ["docker0", MADE, "lab", "virbr0"]) plug(name);
     plug("ts-1", "tsnet network 1");
     engine = { networks: () => Promise.reject(new Error("no engine")) };
-    const known = {
-      isClosed: (name: string) => Promise.resolve(name === "lab"),
-      isUsed: (name: string) => name === "own",
-    };
+    kept = [
+      { name: "lab", internal: false },
+      { name: MADE, internal: false },
+    ];
+    const known = { kept: () => Promise.resolve(kept), isUsed: (name: string) => name === "own" };
     bridges = new EngineBridges(links.host, { networks: () => engine.networks() }, known);
+    mock.timers.enable({ apis: ["Date"] });
+  });
+  afterEach(() => {
+    mock.timers.reset();
   });
 
   const plug = (name: string, alias = "") => {
     links.plug(name, { kind: "bridge", alias });
   };
+  const says = (...networks: (typeof NAMED)[]) => {
+    engine.networks = () => Promise.resolve(networks);
+  };
+  const there = async () => (await bridges.there()).map(({ name }) => name);
+  const internal = async () =>
+    (await bridges.there()).filter((bridge) => bridge.internal).map(({ name }) => name);
 
   it("are those with its usual names, and until it answers those that were kept apart before", async () => {
-    assert.deepEqual(await bridges.there(), ["br-0123456789ab", "docker0", "lab"]);
+    assert.deepEqual(await there(), ["docker0", MADE, "lab"]);
     assert.equal(await bridges.learn(), undefined);
-    assert.deepEqual(await bridges.there(), ["br-0123456789ab", "docker0", "lab"]);
+    assert.deepEqual(await there(), ["docker0", MADE, "lab"]);
   });
 
   it("are until it answers those that come after tsnet too, but for one that a network of tsnet's is on", async () => {
     await bridges.there();
     for (const name of ["late", "own"]) plug(name);
-    assert.deepEqual(await bridges.there(), ["br-0123456789ab", "docker0", "lab", "late"]);
-    engine.networks = () => Promise.resolve([NAMED]);
+    assert.deepEqual(await there(), ["docker0", MADE, "lab", "late"]);
+    says(NAMED, USUAL);
     assert.equal(await bridges.learn(), true);
-    assert.deepEqual(await bridges.there(), ["br-0123456789ab", "docker0", "lab"]);
+    assert.deepEqual(await there(), ["docker0", MADE, "lab"]);
   });
 
   it("are what it said last while it does not answer", async () => {
-    engine.networks = () => Promise.resolve([{ ...NAMED, bridge: "virbr0" }]);
+    says({ ...NAMED, bridge: "virbr0" }, USUAL, NAMED);
     assert.equal(await bridges.learn(), true);
     assert.equal(await bridges.learn(), false);
     engine.networks = () => Promise.reject(new Error("no engine"));
     plug("late");
     assert.equal(await bridges.learn(), undefined);
-    assert.deepEqual(await bridges.there(), ["br-0123456789ab", "docker0", "virbr0"]);
+    assert.deepEqual(await there(), ["docker0", MADE, "lab", "virbr0"]);
+  });
+
+  it("are internal where it says so, and it is asked once of those whose name tells that they are its", async () => {
+    for (const name of ["lab", "virbr0"]) links.unplug(name);
+    assert.deepEqual(await internal(), []);
+    says({ ...USUAL, internal: true });
+    assert.equal(await bridges.learn(), true);
+    assert.deepEqual(await internal(), [MADE]);
+    engine.networks = () => assert.fail("it has said all");
+    assert.equal(await bridges.learn(), false);
+  });
+
+  it("are internal as they were before until it answers, and if they are new", async () => {
+    kept.push({ name: MADE, internal: true });
+    await bridges.there();
+    for (const name of ["late", "br-ba9876543210"]) plug(name);
+    assert.deepEqual(await internal(), [MADE, "late", "br-ba9876543210"]);
+    says(NAMED, USUAL, { ...USUAL, bridge: "late" }, { ...USUAL, bridge: "br-ba9876543210" });
+    assert.equal(await bridges.learn(), true);
+    assert.deepEqual(await internal(), []);
+  });
+
+  it("are asked for again until they are listed, but not for ever: they may be another engine's", async () => {
+    for (const name of ["lab", "virbr0"]) links.unplug(name);
+    says();
+    kept = [];
+    assert.equal(await bridges.learn(), undefined);
+    plug("br-ba9876543210");
+    mock.timers.tick(4999);
+    assert.equal(await bridges.learn(), undefined);
+    assert.deepEqual(await internal(), [MADE, "br-ba9876543210"]);
+    mock.timers.tick(1);
+    assert.equal(await bridges.learn(), true);
+    assert.equal(await bridges.learn(), undefined);
+    assert.deepEqual(await internal(), ["br-ba9876543210"]);
+    says({ ...USUAL, internal: true, bridge: "br-ba9876543210" });
+    assert.equal(await bridges.learn(), false);
+    assert.deepEqual(await internal(), ["br-ba9876543210"]);
   });
 });

@@ -18,7 +18,12 @@ function engineWith(networks: Readonly<Record<string, readonly string[]>>): Engi
   const engine: Pick<Engine, "networks" | "endpoints"> = {
     networks: () =>
       Promise.resolve(
-        Object.keys(networks).map((known) => ({ id: known, driver: "tsnet", bridge: undefined })),
+        Object.keys(networks).map((known) => ({
+          id: known,
+          driver: "tsnet",
+          internal: false,
+          bridge: undefined,
+        })),
       ),
     endpoints: (network) => Promise.resolve(new Set(networks[network])),
   };

@@ -18,10 +18,11 @@ const ANSWERS: Readonly<Record<string, readonly [number, unknown]>> = {
         Id: "a".repeat(64),
         Name: "bridge",
         Driver: "bridge",
+        Internal: false,
         Options: { "com.docker.network.bridge.name": "docker0" },
       },
-      { Id: "b".repeat(64), Name: "mine", Driver: "bridge", Options: null },
-      { Id: "c".repeat(64), Name: "ours", Driver: "tsnet", Options: {} },
+      { Id: "b".repeat(64), Name: "mine", Driver: "bridge", Internal: true, Options: null },
+      { Id: "c".repeat(64), Name: "ours", Driver: "tsnet", Internal: false, Options: {} },
     ],
   ],
   "/networks/c": [
@@ -67,13 +68,13 @@ describe("Engine", () => {
     rmSync(dir, { recursive: true });
   });
 
-  it("names each network's driver, and the bridge of its own driver's", async () => {
+  it("names each network's driver, whether it is internal, and the bridge of its own driver's", async () => {
     assert.deepEqual(
-      (await engine.networks()).map(({ driver, bridge }) => [driver, bridge]),
+      (await engine.networks()).map(({ driver, internal, bridge }) => [driver, internal, bridge]),
       [
-        ["bridge", "docker0"],
-        ["bridge", `br-${"b".repeat(12)}`],
-        ["tsnet", undefined],
+        ["bridge", false, "docker0"],
+        ["bridge", true, `br-${"b".repeat(12)}`],
+        ["tsnet", false, undefined],
       ],
     );
   });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { bridgeRules } from "../../../src/firewall/bridge-rules.ts";
 import { FamilyRules } from "../../../src/firewall/family.ts";
-import { CHAINS, hooks, standingRules } from "../../../src/firewall/layout.ts";
+import { CHAINS, type EngineBridge, hooks, standingRules } from "../../../src/firewall/layout.ts";
 import { type Rule, ruleKey } from "../../../src/firewall/rule.ts";
 import { FakeIptables } from "../../support/fake-iptables.ts";
 import { portRules } from "../../support/rule-sets.ts";
@@ -17,6 +17,8 @@ function network(number: number): Rule[] {
     comment: `tsnet-${String(number)}`,
   });
 }
+
+const DOCKER0 = { name: "docker0", internal: false };
 
 /** An engine's and a user's rules, as they stand on a Docker host. */
 const FOREIGN = `*nat
@@ -37,7 +39,7 @@ describe("FamilyRules", () => {
   let iptables: FakeIptables;
   let rules: FamilyRules;
   /** What of the given rules is there; with the chains' own rules if any is. */
-  const assertThere = (wanted: readonly Rule[], engineBridges: readonly string[] = []) => {
+  const assertThere = (wanted: readonly Rule[], engineBridges: readonly EngineBridge[] = []) => {
     const all = wanted.length === 0 ? [] : [...wanted, ...standingRules(engineBridges)];
     const there = iptables
       .userChains()
@@ -125,19 +127,28 @@ describe("FamilyRules", () => {
   });
 
   it("keeps out of the engine's bridges, and follows when these change", async () => {
-    rules.setEngineBridges(["docker0"]);
+    rules.setEngineBridges([DOCKER0]);
     await rules.change(network(1), []);
-    assertThere(network(1), ["docker0"]);
-    rules.setEngineBridges(["br-1", "docker0"]);
-    await rules.change([], []);
-    assertThere(network(1), ["br-1", "docker0"]);
+    assertThere(network(1), [DOCKER0]);
+    for (const internal of [false, true]) {
+      const bridges = [DOCKER0, { name: "br-1", internal }];
+      rules.setEngineBridges(bridges);
+      await rules.change([], []);
+      assertThere(network(1), bridges);
+      // What those before it have written is how the next daemon knows them.
+      const next = new FamilyRules(4, iptables);
+      assert.deepEqual(await next.engineBridges(), bridges);
+      next.setEngineBridges(bridges);
+      await next.change([], []);
+      assert.deepEqual(next.takeDrift(), []);
+    }
     rules.setEngineBridges([]);
     await rules.change([], []);
     assertThere(network(1));
   });
 
   it("lists the rules of networks, and not those that hold the chains together", async () => {
-    rules.setEngineBridges(["docker0"]);
+    rules.setEngineBridges([DOCKER0]);
     await rules.change(network(1), []);
     const [owner, ...rest] = await rules.owners();
     assert.deepEqual([owner, rest], ["tsnet-1", []]);
@@ -264,7 +275,7 @@ describe("FamilyRules", () => {
         rules = new FamilyRules(4, iptables);
         const wanted = new Set<number>();
         let foreign = 0;
-        let bridges: string[] = [];
+        let bridges: EngineBridge[] = [];
         const remove = async (which: number) => {
           wanted.delete(which);
           // What could not be deleted is an orphan now, and swept.
@@ -280,7 +291,7 @@ describe("FamilyRules", () => {
             foreign = 0;
           },
           engine: (which) => {
-            bridges = ["docker0", "br-1"].slice(0, which);
+            bridges = [DOCKER0, { name: "br-1", internal: which > 2 }].slice(0, which);
             rules.setEngineBridges(bridges);
           },
           foreign: () => {
