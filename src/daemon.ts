@@ -64,7 +64,7 @@ function build(config: Config, log: Logger) {
   });
   const firewall = new Firewall(new Firewalld(log, config.systemBus));
   const engine = new Engine(config.dockerSocket);
-  const publisher = new Publisher(firewall);
+  const publisher = new Publisher(host, firewall);
   const backends = createBackends(host, firewall, publisher, config.publish, state);
   const driver = new Driver(state, backends, engine, log);
   const announcer = new Announcer(engine, log);

@@ -6,6 +6,7 @@ import { LOOPBACK } from "../firewall/layout.ts";
 import type { Rule } from "../firewall/rule.ts";
 import { FAMILIES, type Family, bracketed, contains, parseCidr, parseIp, subnetOf } from "../ip.ts";
 import { Conntrack } from "../kernel/conntrack.ts";
+import type { Host } from "../kernel/host.ts";
 import { Relay } from "../kernel/relay.ts";
 import { Reservations } from "../kernel/reservations.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
@@ -36,12 +37,13 @@ interface Choosing extends Publishing {
 /** Published ports of bridge networks: a reservation on the host, and a translation in the kernel. */
 export class Publisher {
   readonly #firewall: Firewall;
-  readonly #conntrack = new Conntrack();
+  readonly #conntrack: Conntrack;
   readonly #reservations = new Reservations();
   readonly #relay = new Relay();
 
-  constructor(firewall: Firewall) {
+  constructor(host: Host, firewall: Firewall) {
     this.#firewall = firewall;
+    this.#conntrack = new Conntrack(host.isLocal.bind(host));
   }
 
   /** Gives every port back; the rules stay. */
@@ -83,9 +85,11 @@ export class Publisher {
   }
 
   /** Has UDP that is under way to the endpoint's ports looked at anew, since the rules have changed. */
-  async forget({ ports = [] }: Endpoint): Promise<void> {
-    for (const { family, protocol, host, containerPort } of ports)
-      if (protocol === "udp") await this.#conntrack.forget({ family, port: host?.port ?? containerPort });
+  async forget(endpoint: Endpoint): Promise<void> {
+    const udp = (endpoint.ports ?? []).filter(({ protocol }) => protocol === "udp");
+    await this.#conntrack.forget(
+      udp.map((port) => port.host ?? { address: targetOf(endpoint, port), port: port.containerPort }),
+    );
   }
 
   /** Every firewall rule of those steps. */

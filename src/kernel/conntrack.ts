@@ -1,67 +1,171 @@
-import { Protocol } from "netlink";
+import { type NetlinkMessage, Protocol } from "netlink";
 import { getSystemErrorName } from "node:util";
-import { KernelError } from "../errors.ts";
+import { KernelError, reason } from "../errors.ts";
+import { FAMILIES, type Family, formatIp, parseIp } from "../ip.ts";
 import { Limit } from "../lock.ts";
 import { openSocket } from "./rtnetlink.ts";
-import { bytes, nest, u32, u8 } from "./netlink-message.ts";
+import { attributes, bytes, nest, u32, u8 } from "./netlink-message.ts";
+import { readSysctl } from "./sysctl.ts";
 
 /** linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h. */
+const CT_GET = (1 << 8) | 1;
 const CT_DELETE = (1 << 8) | 2;
-const CTA = { TUPLE_ORIG: 1, FILTER: 25 } as const;
-const CTA_TUPLE_PROTO = 2;
+const CTA = { TUPLE_ORIG: 1, ID: 12, ZONE: 18, FILTER: 25 } as const;
+const CTA_TUPLE = { IP: 1, PROTO: 2 } as const;
+const CTA_IP_DST = { 4: 2, 6: 4 } as const;
 const CTA_PROTO = { NUM: 1, DST_PORT: 3 } as const;
 const CTA_FILTER_ORIG_FLAGS = 1;
-/** Which fields of a connection a filter compares (net/netfilter/nf_internals.h). */
+/** Which fields of a flow a filter compares (net/netfilter/nf_internals.h). */
 const COMPARE = { PROTO_NUM: 8, DST_PORT: 32 } as const;
 const UDP = 17;
-/** There was none, or the kernel cannot filter. */
-const HARMLESS = ["ENOENT", "EOPNOTSUPP", "EINVAL"];
 const AF = { 4: 2, 6: 10 } as const;
+const NLM_F_DUMP = 0x300;
 const NLMSG_ERROR = 2;
+/** struct nfgenmsg: family, version, resource. */
+const HEADER = 4;
+const NOTHING = Buffer.alloc(0);
+/** There is none any more, or the kernel does not show them. */
+const HARMLESS = ["ENOENT", "EINVAL"];
 /** Answers that may wait to be read; each takes some 800 bytes of the socket's buffer. */
 const IN_FLIGHT = 16;
+/** Milliseconds for an answer; only one that was dropped takes so long. */
+const TIMEOUT_MS = 10_000;
+const ANY = { 4: "0.0.0.0", 6: "::" } as const;
 
-/** The UDP connections that were made to a port of any address, whoever answers them. */
+/** Where clients send UDP to. */
 export interface UdpPort {
-  readonly family: 4 | 6;
+  /** Bare; `0.0.0.0` or `::` for every address of the host. */
+  readonly address: string;
   readonly port: number;
 }
 
+/** A flow as the kernel lists it. */
+interface Flow {
+  /** Bare address that its first packet was sent to. */
+  readonly address: string;
+  readonly port: number;
+  /** What tells it from all others. */
+  readonly name: Buffer;
+}
+
 /**
- * Makes the kernel forget connections, so that their next packet is looked at anew: without this a client that
+ * Makes the kernel forget flows, so that their next packet is looked at anew: without this a client that
  * never stops sending UDP stays with the container that had the port before.
- * The kernel picks them out itself (Linux 5.8); an older one refuses, and the connections run out by themselves.
+ *
+ * They are listed and picked out here. The kernel itself would delete by port alone, and so the flows of everybody that
+ * merely pass through the host to another machine's port: by address its filter cannot tell what is the host's, and for
+ * IPv6 it compares the wrong way round (it picks those that differ; seen on 6.18).
  */
 export class Conntrack {
+  readonly #isLocal: (address: string) => Promise<boolean>;
   readonly #socket = openSocket(Protocol.NETFILTER);
   readonly #inFlight = new Limit(IN_FLIGHT);
+  /** What the next look is for. One takes the kernel some 10 ms, however few flows there are, so there is one for all who wait. */
+  #next: { readonly ports: UdpPort[]; readonly done: Promise<void> } | undefined;
+  #last: Promise<void> = Promise.resolve();
 
-  /** Forgets the connections; there being none is success. */
-  async forget(port: UdpPort): Promise<void> {
-    const [answers] = await this.#inFlight.run(() =>
-      this.#socket.request(CT_DELETE, filter(port), { checkError: false }),
-    );
-    const [answer] = answers;
-    const errno = answer?.type === NLMSG_ERROR ? answer.data.readInt32LE(0) : 0;
-    if (errno === 0 || HARMLESS.includes(getSystemErrorName(errno))) return;
-    throw new KernelError("conntrack -D", getSystemErrorName(errno));
+  /** @param isLocal whether a bare address is the host's own */
+  constructor(isLocal: (address: string) => Promise<boolean>) {
+    this.#isLocal = isLocal;
+  }
+
+  /** Forgets the flows to these ports, whoever answers them; there being none is success. */
+  async forget(ports: readonly UdpPort[]): Promise<void> {
+    if (ports.length === 0) return;
+    this.#next ??= this.#queue();
+    this.#next.ports.push(...ports);
+    await this.#next.done;
   }
 
   close(): void {
     this.#socket.close();
   }
+
+  #queue(): { ports: UdpPort[]; done: Promise<void> } {
+    const ports: UdpPort[] = [];
+    const done = this.#last.then(() => {
+      this.#next = undefined;
+      return this.#forgetNow(ports);
+    });
+    this.#last = done.catch(() => undefined);
+    return { ports, done };
+  }
+
+  async #forgetNow(ports: readonly UdpPort[]): Promise<void> {
+    for (const family of FAMILIES) {
+      const own = ports.filter(({ address }) => parseIp(address).family === family);
+      // As on a host that has just started.
+      const isIdle = readSysctl("net/netfilter/nf_conntrack_count") === "0";
+      if (own.length > 0 && !isIdle) await this.#forgetOf(family, own);
+    }
+  }
+
+  async #forgetOf(family: Family, ports: readonly UdpPort[]): Promise<void> {
+    const asked = new Set(ports.map(({ address, port }) => `${parseIp(address).address} ${port}`));
+    const answers = await this.#ask("conntrack -L", CT_GET, NLM_F_DUMP, listOf(family, ports));
+    const flows = answers.flatMap(flowsIn);
+    const isForAny = ({ port }: Flow) => asked.has(`${ANY[family]} ${port}`);
+    const local = await this.#localOf(flows.filter(isForAny));
+    const meant = flows.filter(
+      (flow) => asked.has(`${flow.address} ${flow.port}`) || (isForAny(flow) && local.has(flow.address)),
+    );
+    await this.#inFlight.each(meant, async ({ name }) => {
+      await this.#ask("conntrack -D", CT_DELETE, 0, name);
+    });
+  }
+
+  /** Those of the flows' destinations that are the host's. */
+  async #localOf(flows: readonly Flow[]): Promise<Set<string>> {
+    const addresses = [...new Set(flows.map(({ address }) => address))];
+    const are = await Promise.all(addresses.map(this.#isLocal));
+    return new Set(addresses.filter((_, index) => are[index]));
+  }
+
+  async #ask(command: string, type: number, flags: number, payload: Buffer): Promise<NetlinkMessage[]> {
+    const options = { flags, checkError: false, timeout: TIMEOUT_MS };
+    const [answers] = await this.#socket.request(type, payload, options).catch((cause: unknown) => {
+      throw new KernelError(command, "", reason(cause), { cause });
+    });
+    const [answer] = answers;
+    if (answer?.type !== NLMSG_ERROR) return answers;
+    const errno = answer.data.readInt32LE(0);
+    if (errno === 0 || HARMLESS.includes(getSystemErrorName(errno))) return [];
+    throw new KernelError(command, getSystemErrorName(errno));
+  }
 }
 
-/**
- * A filter by protocol and port only: comparing IPv6 addresses is the wrong way round in the kernel (it picks
- * those that differ; seen on 6.18).
- */
-function filter({ family, port: number }: UdpPort): Buffer {
-  // struct nfgenmsg: family, version, resource.
-  const header = Buffer.from([AF[family], 0, 0, 0]);
-  const port = Buffer.alloc(2);
-  port.writeUInt16BE(number);
-  const proto = nest(CTA_TUPLE_PROTO, u8(CTA_PROTO.NUM, UDP), bytes(CTA_PROTO.DST_PORT, port));
-  const compare = u32(CTA_FILTER_ORIG_FLAGS, COMPARE.PROTO_NUM | COMPARE.DST_PORT);
-  return Buffer.concat([header, nest(CTA.TUPLE_ORIG, proto), nest(CTA.FILTER, compare)]);
+/** Asks for a family's flows of UDP, to one port if there is only one. Before Linux 5.8 the kernel lists all there are. */
+function listOf(family: Family, ports: readonly UdpPort[]): Buffer {
+  const [port = 0, ...others] = new Set(ports.map((one) => one.port));
+  const number = Buffer.alloc(2);
+  number.writeUInt16BE(port);
+  const proto = nest(CTA_TUPLE.PROTO, u8(CTA_PROTO.NUM, UDP), bytes(CTA_PROTO.DST_PORT, number));
+  const compare = COMPARE.PROTO_NUM | (others.length === 0 ? COMPARE.DST_PORT : 0);
+  return Buffer.concat([
+    Buffer.from([AF[family], 0, 0, 0]),
+    nest(CTA.TUPLE_ORIG, proto),
+    nest(CTA.FILTER, u32(CTA_FILTER_ORIG_FLAGS, compare)),
+  ]);
+}
+
+/** The flow that a message is about, if it is one of UDP. */
+function flowsIn({ data }: NetlinkMessage): Flow[] {
+  const found = attributes(data, HEADER);
+  const original = found.get(CTA.TUPLE_ORIG) ?? NOTHING;
+  const tuple = attributes(original);
+  const proto = attributes(tuple.get(CTA_TUPLE.PROTO) ?? NOTHING);
+  if (proto.get(CTA_PROTO.NUM)?.[0] !== UDP) return [];
+  const family = data[0] === AF[6] ? 6 : 4;
+  const address = attributes(tuple.get(CTA_TUPLE.IP) ?? NOTHING).get(CTA_IP_DST[family]);
+  const port = proto.get(CTA_PROTO.DST_PORT)?.readUInt16BE();
+  if (!address || port === undefined) return [];
+  const name = Buffer.concat([
+    data.subarray(0, HEADER),
+    nest(CTA.TUPLE_ORIG, original),
+    ...[CTA.ID, CTA.ZONE].flatMap((type) => {
+      const value = found.get(type);
+      return value ? bytes(type, value) : [];
+    }),
+  ]);
+  return [{ address: formatIp(address), port, name }];
 }

@@ -4,7 +4,7 @@ import { type Link, Links } from "./link.ts";
 import { isErrno } from "../errors.ts";
 import { LEAVING_GROUP } from "../names.ts";
 import { Neighbours } from "./neighbour.ts";
-import { type NewRoute, type Route, addRoute, deleteRoute, listRoutes, routeTo } from "./route.ts";
+import { type NewRoute, type Route, addRoute, deleteRoute, isLocal, listRoutes, routeTo } from "./route.ts";
 import { type KernelEvent, Rtnetlink } from "./rtnetlink.ts";
 
 /** The network namespace the daemon runs in, which must be the engine's. */
@@ -72,6 +72,11 @@ export class Host {
   /** The route that packets to a bare address take. */
   routeTo(address: string): Promise<Route | undefined> {
     return routeTo(this.#netlink, address);
+  }
+
+  /** Whether packets to a bare address are the host's own. */
+  isLocal(address: string): Promise<boolean> {
+    return isLocal(this.#netlink, address);
   }
 
   /** Makes a route, in place of one to the same subnet. */

@@ -9,6 +9,7 @@ const RT_TABLE_MAIN = 254;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;
 const RTN_UNICAST = 1;
+const RTN_LOCAL = 2;
 const RTPROT_KERNEL = 2;
 /** Answers with the route itself and not with what it means for the address. */
 const RTM_F_FIB_MATCH = 0x2000;
@@ -53,16 +54,13 @@ export async function listRoutes(netlink: Rtnetlink): Promise<Route[]> {
 
 /** The route that packets to a bare address take; undefined if there is none. */
 export async function routeTo(netlink: Rtnetlink, address: string): Promise<Route | undefined> {
-  const host = parseCidr(address.includes(":") ? `${address}/128` : `${address}/32`);
-  const head = header(host.family, host.length);
-  head.writeUInt32LE(RTM_F_FIB_MATCH, 8);
-  const payload = Buffer.concat([head, bytes(RTA.DST, ipBytes(address))]);
-  try {
-    return parseRoute(await netlink.request(`ip route get ${address}`, RTM.GETROUTE, 0, payload));
-  } catch (error) {
-    if (isErrno(error, "ENETUNREACH", "EHOSTUNREACH", "EACCES", "EINVAL")) return undefined;
-    throw error;
-  }
+  const found = await lookUp(netlink, address);
+  return found && parseRoute(found);
+}
+
+/** Whether packets to a bare address are the host's own. */
+export async function isLocal(netlink: Rtnetlink, address: string): Promise<boolean> {
+  return (await lookUp(netlink, address))?.[7] === RTN_LOCAL;
 }
 
 /** Makes a route, in place of one to the same subnet. */
@@ -81,6 +79,19 @@ export async function deleteRoute(netlink: Rtnetlink, route: NewRoute): Promise<
     await netlink.request(`ip route del ${route.subnet}`, RTM.DELROUTE, 0, routeMessage(route));
   } catch (error) {
     if (!isErrno(error, "ESRCH", "ENODEV")) throw error;
+  }
+}
+
+async function lookUp(netlink: Rtnetlink, address: string): Promise<Buffer | undefined> {
+  const host = parseCidr(address.includes(":") ? `${address}/128` : `${address}/32`);
+  const head = header(host.family, host.length);
+  head.writeUInt32LE(RTM_F_FIB_MATCH, 8);
+  const payload = Buffer.concat([head, bytes(RTA.DST, ipBytes(address))]);
+  try {
+    return await netlink.request(`ip route get ${address}`, RTM.GETROUTE, 0, payload);
+  } catch (error) {
+    if (isErrno(error, "ENETUNREACH", "EHOSTUNREACH", "EACCES", "EINVAL")) return undefined;
+    throw error;
   }
 }
 

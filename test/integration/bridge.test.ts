@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { Network } from "../../src/model.ts";
 import { run } from "../lab/command.ts";
+import { sendUdp, trackFlows, udpFlows } from "../support/flows.ts";
 import {
   type HostState,
   hostState,
@@ -292,6 +293,27 @@ describe("bridge backend on the kernel", () => {
       await site.restart();
     }
   });
+
+  for (const [kind, published, others] of [
+    ["dual stack", ["10.1.0.1", "fd01::1"], ["10.1.0.9", "fd01::9"]],
+    ["routed", ["10.1.0.2", "fd01::2"], ["10.1.0.1", "10.1.0.9", "fd01::1", "fd01::9"]],
+  ] as const)
+    it(`has UDP looked at anew that is under way to what it publishes, and no other: ${kind}`, async () => {
+      const network = NETWORKS[kind] ?? assert.fail();
+      const port = 5353;
+      const ports = PORTS.map((binding) => ({ ...binding, containerPort: port }));
+      const leftAfter = async (change: () => Promise<unknown>) => {
+        await sendUdp([...published, ...others].map((address) => ({ address, port })));
+        await change();
+        return [...new Set(udpFlows([port]))];
+      };
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpointOf(network));
+      await trackFlows();
+      const left = others.map((address) => `${address} ${port}`);
+      assert.deepEqual(await leftAfter(() => site.driver.publish(network.id, id(2), ports)), left);
+      assert.deepEqual(await leftAfter(() => site.driver.revoke(network.id, id(2))), left);
+    });
 
   it("leaves a container its ports whose sandbox the engine has not made yet", async () => {
     const network = NETWORKS["dual stack"] ?? assert.fail();

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { Conntrack } from "../../src/kernel/conntrack.ts";
+import { Conntrack, type UdpPort } from "../../src/kernel/conntrack.ts";
 import { Host } from "../../src/kernel/host.ts";
 import { KernelError } from "../../src/errors.ts";
 import { run } from "../lab/command.ts";
-import { ip, ipAddresses, ipLink, ipLinks, mustBeIsolated, wipe } from "../support/isolated.ts";
+import { sendUdp, trackFlows, udpFlows } from "../support/flows.ts";
+import { ip, ipAddresses, ipLink, ipLinks, mustBeIsolated, plugWire, wipe } from "../support/isolated.ts";
 import { until } from "../support/until.ts";
 
 describe("Host", () => {
@@ -202,14 +203,79 @@ describe("Host", () => {
 });
 
 describe("Conntrack", () => {
-  before(mustBeIsolated);
+  /** Some of the host's addresses, and some of other machines'. */
+  const HERE = ["127.0.0.1", "127.0.0.5", "10.1.0.200", "::1", "fd01::200"];
+  const BEYOND = ["10.1.0.9", "fd01::9", "ff02::9%wire0"];
+  let host: Host;
+  let conntrack: Conntrack;
 
-  it("is asked about more ports at once than it can have answers waiting", async () => {
-    const conntrack = new Conntrack();
-    const ports = Array.from({ length: 20_000 }, (_, number) =>
-      conntrack.forget({ family: 4, port: number + 1 }),
-    );
-    await Promise.all(ports);
+  before(mustBeIsolated);
+  beforeEach(async () => {
+    await plugWire();
+    await trackFlows();
+    host = new Host((error) => {
+      throw error;
+    });
+    conntrack = new Conntrack(host.isLocal.bind(host));
+  });
+  afterEach(async () => {
     conntrack.close();
+    await host.close();
+    await wipe();
+  });
+
+  /** Where flows to one of two ports have gone. */
+  async function forgotten(...ports: UdpPort[]): Promise<string[]> {
+    await sendUdp(
+      [...HERE, ...BEYOND].flatMap((address) => [
+        { address, port: 53 },
+        { address, port: 54 },
+      ]),
+    );
+    const before = udpFlows([53, 54]);
+    assert.equal(new Set(before).size, 2 * (HERE.length + BEYOND.length), before.join());
+    await conntrack.forget(ports);
+    const after = udpFlows([53, 54]);
+    return [...new Set(before)].filter((flow) => !after.includes(flow));
+  }
+
+  it("forgets what was sent to a port of the host's, and not what goes through it to others' same port", async () => {
+    const [v4, v6] = [
+      { address: "0.0.0.0", port: 53 },
+      { address: "::", port: 53 },
+    ];
+    assert.deepEqual(await forgotten(v4), ["10.1.0.200 53", "127.0.0.1 53", "127.0.0.5 53"]);
+    assert.deepEqual(await forgotten(v6), ["::1 53", "fd01::200 53"]);
+    assert.deepEqual(await forgotten(v4, v6), [
+      "10.1.0.200 53",
+      "127.0.0.1 53",
+      "127.0.0.5 53",
+      "::1 53",
+      "fd01::200 53",
+    ]);
+  });
+
+  it("forgets what was sent to the address that it is told, and not to the host's others", async () => {
+    assert.deepEqual(await forgotten({ address: "10.1.0.200", port: 53 }), ["10.1.0.200 53"]);
+    assert.deepEqual(await forgotten({ address: "fd01:0::200", port: 54 }), ["fd01::200 54"]);
+    assert.deepEqual(await forgotten({ address: "10.1.0.9", port: 53 }, { address: "fd01::9", port: 54 }), [
+      "10.1.0.9 53",
+      "fd01::9 54",
+    ]);
+    assert.deepEqual(await forgotten({ address: "10.1.0.9", port: 55 }), []);
+  });
+
+  it("looks once for many who ask at the same time", async () => {
+    const address = "127.0.0.1";
+    const ports = Array.from({ length: 20_000 }, (_, index) => ({ address, port: index + 1 }));
+    await sendUdp([
+      { address, port: 53 },
+      { address, port: 19_999 },
+    ]);
+    await Promise.all(ports.map((port) => conntrack.forget([port])));
+    assert.deepEqual(
+      udpFlows([53, 19_999]).filter((flow) => flow.startsWith(address)),
+      [],
+    );
   });
 });

@@ -112,7 +112,7 @@ export class Site {
       log.error({ err: error }, "links could not be deleted");
     });
     const firewall = new Firewall();
-    const publisher = new Publisher(firewall);
+    const publisher = new Publisher(host, firewall);
     const backends = Object.entries(
       createBackends(host, firewall, publisher, { 4: "0.0.0.0", 6: "::" }, state),
     ).map(([name, backend]) => [name, this.faults.wrap(backend)] as const);

@@ -57,7 +57,7 @@ class Victim {
     this.#host = new Host((error) => {
       throw error;
     });
-    this.#publisher = new Publisher(this.#firewall);
+    this.#publisher = new Publisher(this.#host, this.#firewall);
     const addresses = { 4: "0.0.0.0", 6: "::" };
     const backends = createBackends(this.#host, this.#firewall, this.#publisher, addresses, state);
     const watched = Object.entries(backends).map(
