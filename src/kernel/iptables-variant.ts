@@ -1,7 +1,8 @@
 import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
-import { ConflictError } from "../errors.ts";
+import { ConflictError, KernelError, reason } from "../errors.ts";
 
 const run = promisify(execFile);
 type Variant = "nft" | "legacy";
@@ -9,20 +10,23 @@ type Variant = "nft" | "legacy";
 /** A chain of the engine's, as iptables-save declares it. */
 const ENGINE = ":DOCKER";
 const SAVE_LIMIT = 64 << 20;
+/** A program that is being replaced, or that the host has no room for, is there a moment later. */
+const ATTEMPTS = 5;
+const PAUSE_MS = 200;
 
 /** Which of the two iptables the host's `iptables` is. */
 export class IptablesVariant {
-  #here: Promise<Variant> | undefined;
+  #here: Variant | undefined;
 
   /**
    * Makes sure that the engine's rules and tsnet's will be in the same tables: those of nf_tables and those of
    * iptables-legacy are both in force, one after the other, and neither sees the other's.
    *
    * @throws {ConflictError} that says which program to choose
+   * @throws {KernelError} if there is no `iptables` to ask
    */
   async mustNotMix(): Promise<void> {
-    this.#here ??= output("iptables", "-V").then((text) => (text.includes("legacy") ? "legacy" : "nft"));
-    const here = await this.#here;
+    const here = (this.#here ??= await variantHere());
     const there = here === "nft" ? "legacy" : "nft";
     // Asking iptables-legacy for its rules would make the tables it has none of yet.
     if (there === "legacy" && (await tablesOfLegacy()) === "") return;
@@ -31,6 +35,25 @@ export class IptablesVariant {
     throw new ConflictError(
       `the engine's rules are those of iptables-${there}, but \`iptables\` is iptables-${here}; choose the same with \`update-alternatives --set iptables /usr/sbin/iptables-${there}\` (and ip6tables) and start tsnet again`,
     );
+  }
+}
+
+/** @throws {KernelError} that says what to do */
+async function variantHere(): Promise<Variant> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return (await run("iptables", ["-V"])).stdout.includes("nf_tables") ? "nft" : "legacy";
+    } catch (cause) {
+      if (attempt < ATTEMPTS) await sleep(PAUSE_MS);
+      else if ((cause as NodeJS.ErrnoException).code !== "ENOENT")
+        throw new KernelError("iptables -V", "", reason(cause), { cause });
+      else
+        throw new KernelError(
+          "iptables -V",
+          "ENOENT",
+          "iptables is not installed, but tsnet needs it, as the engine does; install it (`apt-get install iptables`) and start tsnet again",
+        );
+    }
   }
 }
 
