@@ -35,9 +35,16 @@ const IpamData = z
     aux: AuxAddresses ?? {},
   }));
 
+const Texts = z.record(z.string(), z.string());
+/** The user's `-o` options, every one: zod leaves `__proto__` out of a record, and then nobody would refuse it. */
+const UserOptions = z.unknown().transform((given, context) => {
+  for (const issue of Texts.safeParse(given).error?.issues ?? [])
+    context.addIssue({ ...issue, code: "custom" });
+  return given as z.infer<typeof Texts>;
+});
+
 const NetworkOptions = z.object({
-  /** The user's `-o` options. */
-  "com.docker.network.generic": z.record(z.string(), z.string()).nullish(),
+  "com.docker.network.generic": UserOptions.nullish(),
   "com.docker.network.internal": z.boolean().optional(),
   "com.docker.network.enable_ipv4": z.boolean().optional(),
   "com.docker.network.enable_ipv6": z.boolean().optional(),

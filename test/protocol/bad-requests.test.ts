@@ -235,6 +235,7 @@ describe("a request for what is not there, or not as asked", () => {
     const contents = plugin.contents();
     for (const [options, pattern] of [
       [{ unheard: "1" }, /^CreateNetwork: unknown option unheard; backend bridge takes /],
+      [{ ["__proto__"]: "1" }, /^CreateNetwork: unknown option __proto__; backend bridge takes /],
       [
         { "com.docker.network.driver.mtu": "big" },
         /^CreateNetwork: option com\.docker\.network\.driver\.mtu is "big", but must be/,
