@@ -78,6 +78,13 @@ describe("scripts/lab", function () {
     assert.deepEqual([code, stderr], [1, "scripts/lab: no host h3; there are h1, h2\n"]);
   });
 
+  it("leaves them alone when only what killed tests have left is to go, as at the end of scripts/test", async () => {
+    const directories = await host.sh("ls /var/tmp");
+    assert.equal(await says("sweep"), "Nothing to end.\n");
+    assert.equal(await host.sh("ls /var/tmp"), directories);
+    assert.match(await says("status"), /^h1 +28\.5\.\S+ +runs /m);
+  });
+
   it("adds no link to the machine's own namespace", async () => {
     assert.equal(await host.sh("ls /sys/class/net"), "lo");
   });
@@ -97,7 +104,7 @@ describe("scripts/lab", function () {
     assert.equal(await says("down"), "Nothing to end.\n");
     assert.equal(await host.sh("ls /var/tmp"), ofTheOwner);
     await host.sh("kill -9 $(cat /run/owner)");
-    assert.equal(await says("down"), "Ended: owned\n");
+    assert.equal(await says("sweep"), "Ended: owned\n");
     assert.equal(await host.sh(LEFT), "");
   });
 });

@@ -48,7 +48,11 @@ program.command("status").description("show the hosts").action(status);
 program
   .command("down")
   .description("end the hosts, and remove what tests that were killed have left")
-  .action(down);
+  .action(() => end({ detached: true }));
+program
+  .command("sweep")
+  .description("only remove what tests that were killed have left")
+  .action(() => end({ detached: false }));
 program
   .command("image")
   .description("load the hosts' image, tsnet/box, into the engine of the machine itself")
@@ -151,8 +155,8 @@ async function image(): Promise<void> {
   await run(["docker", ...importBox(await boxTar())]);
 }
 
-async function down(): Promise<void> {
-  const names = await sweep({ detached: true });
+async function end(which: { detached: boolean }): Promise<void> {
+  const names = await sweep(which);
   process.stdout.write(names.length === 0 ? "Nothing to end.\n" : `Ended: ${names.join(", ")}\n`);
 }
 
