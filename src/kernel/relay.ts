@@ -1,8 +1,11 @@
 import koffi from "koffi";
 import { type Socket as DatagramSocket, type RemoteInfo, createSocket } from "node:dgram";
 import { type Server, type Socket, connect, createServer } from "node:net";
+import { getSystemErrorName } from "node:util";
+import { KernelError } from "../errors.ts";
 import { type Family, parseIp } from "../ip.ts";
 import { receiveOnlyFrom } from "./socket-filter.ts";
+import { setOption } from "./socket-option.ts";
 
 /** A client that sent nothing for so long is forgotten (nf_conntrack_udp_timeout_stream is as long). */
 const UDP_IDLE_MS = 120_000;
@@ -29,9 +32,6 @@ export interface Relayed {
 }
 
 const F_DUPFD_CLOEXEC = 1030;
-const SOL_SOCKET = 1;
-const SO_REUSEADDR = 2;
-const OFF = Buffer.alloc(4);
 
 /**
  * Carries into a container what the kernel cannot translate of what is sent to its published ports. Everything else
@@ -49,7 +49,6 @@ const OFF = Buffer.alloc(4);
 export class Relay {
   readonly #libc = koffi.load("libc.so.6");
   readonly #control = this.#libc.func("int fcntl(int, int, ...)");
-  readonly #option = this.#libc.func("int setsockopt(int, int, int, const void *, uint32)");
   readonly #running = new Map<string, () => void>();
 
   /**
@@ -58,16 +57,17 @@ export class Relay {
    * @param key names the port for {@link stop}
    * @param fd of the socket that keeps the port; it stays open and the caller's
    * @returns whether it was not served until now
+   * @throws {KernelError} if it cannot be
    */
   start(key: string, fd: number, { protocol, family, clients, target }: Relayed): boolean {
     if (this.#running.has(key)) return false;
     receiveOnlyFrom(fd, family, clients);
     // Not dup(2): the programs that the daemon starts must not get it.
     const own = this.#control(fd, F_DUPFD_CLOEXEC, "int", 0) as number;
+    if (own < 0) throw new KernelError("fcntl F_DUPFD_CLOEXEC", getSystemErrorName(-koffi.errno()));
+    this.#running.set(key, protocol === "tcp" ? relayTcp(own, target) : relayUdp(own, family, target));
     // libuv lets others share the addresses of its UDP sockets, but this one is there to keep its own.
-    const keep = () => this.#option(fd, SOL_SOCKET, SO_REUSEADDR, OFF, OFF.length) as number;
-    const end = protocol === "tcp" ? relayTcp(own, target) : relayUdp(own, family, target, keep);
-    this.#running.set(key, end);
+    if (protocol === "udp") setOption(fd, "SO_REUSEADDR", 0);
     return true;
   }
 
@@ -106,12 +106,7 @@ function relayTcp(fd: number, { address, port }: RelayTarget): () => void {
   };
 }
 
-function relayUdp(
-  fd: number,
-  family: Family,
-  { address, port }: RelayTarget,
-  onBound: () => void,
-): () => void {
+function relayUdp(fd: number, family: Family, { address, port }: RelayTarget): () => void {
   /** The one that was silent longest first. */
   const clients = new Map<string, { socket: DatagramSocket; timer: NodeJS.Timeout }>();
   const server = createSocket(TYPE[family]);
@@ -142,7 +137,7 @@ function relayUdp(
     known.timer.refresh();
     known.socket.send(message, port, address);
   });
-  server.bind({ fd }, onBound);
+  server.bind({ fd });
   server.unref();
   return () => {
     for (const client of clients.keys()) forget(client);

@@ -4,6 +4,7 @@ import { getSystemErrorName } from "node:util";
 import { ConflictError, KernelError } from "../errors.ts";
 import { bracketed, ipBytes, parseIp } from "../ip.ts";
 import { receiveOnlyFrom } from "./socket-filter.ts";
+import { setOption } from "./socket-option.ts";
 import { portOwner } from "./socket-owner.ts";
 
 /** A port of the host that is kept for a container, for one address. */
@@ -18,11 +19,6 @@ export interface HostPort {
 const AF = { 4: 2, 6: 10 } as const;
 const SOCKET = { tcp: [1, 6], udp: [2, 17], sctp: [1, 132] } as const;
 const SOCK_CLOEXEC = 0x80000;
-const SOL_SOCKET = 1;
-const SO_REUSEADDR = 2;
-const IPPROTO_IPV6 = 41;
-const IPV6_V6ONLY = 26;
-const ON = Buffer.from([1, 0, 0, 0]);
 
 /** Stands for the socket where the kernel has none of that protocol. */
 const NO_SOCKET = -1;
@@ -44,7 +40,6 @@ interface Held extends HostPort {
 export class Reservations {
   readonly #libc = koffi.load("libc.so.6");
   readonly #socket = this.#libc.func("int socket(int, int, int)");
-  readonly #option = this.#libc.func("int setsockopt(int, int, int, const void *, uint32)");
   readonly #bind = this.#libc.func("int bind(int, const void *, uint32)");
   readonly #listen = this.#libc.func("int listen(int, int)");
   readonly #name = this.#libc.func("int getsockname(int, _Out_ uint8_t *, _Inout_ uint32 *)");
@@ -111,17 +106,20 @@ export class Reservations {
       if (wanted.protocol === "sctp") return { fd: NO_SOCKET, port: this.#withoutSocket(wanted) };
       throw new KernelError(`socket ${wanted.protocol}`, errno());
     }
-    // A connection in TIME_WAIT must not keep the port; a listener still does.
-    if (wanted.protocol !== "udp") this.#option(fd, SOL_SOCKET, SO_REUSEADDR, ON, ON.length);
-    if (family === 6) this.#option(fd, IPPROTO_IPV6, IPV6_V6ONLY, ON, ON.length);
-    receiveOnlyFrom(fd, family, []);
-    const address = socketAddress(wanted);
-    const bound = this.#bind(fd, address, address.length) === 0;
-    if (bound && (wanted.protocol === "udp" || this.#listen(fd, 1) === 0))
+    try {
+      // A connection in TIME_WAIT must not keep the port; a listener still does.
+      if (wanted.protocol !== "udp") setOption(fd, "SO_REUSEADDR", 1);
+      if (family === 6) setOption(fd, "IPV6_V6ONLY", 1);
+      receiveOnlyFrom(fd, family, []);
+      const address = socketAddress(wanted);
+      const bound = this.#bind(fd, address, address.length) === 0;
+      if (!bound || (wanted.protocol !== "udp" && this.#listen(fd, 1) !== 0))
+        throw this.#refusal(wanted, errno());
       return { fd, port: wanted.port || this.#portOf(fd) };
-    const why = errno();
-    this.#close(fd);
-    throw this.#refusal(wanted, why);
+    } catch (error) {
+      this.#close(fd);
+      throw error;
+    }
   }
 
   #portOf(fd: number): number {

@@ -1,10 +1,5 @@
-import koffi from "koffi";
-import { getSystemErrorName } from "node:util";
-import { KernelError } from "../errors.ts";
 import { type Family, ipBytes, parseCidr } from "../ip.ts";
-
-const SOL_SOCKET = 1;
-const SO_ATTACH_FILTER = 26;
+import { attachFilter } from "./socket-option.ts";
 
 /** Operations of classic BPF (linux/bpf_common.h). */
 const LOAD_WORD = 0x20;
@@ -17,11 +12,6 @@ const SKF_NET_OFF = -0x100000;
 const SOURCE = { 4: 12, 6: 8 } as const;
 const ALL_BYTES = 0xffff_ffff;
 
-const libc = koffi.load("libc.so.6");
-/** struct sock_fprog (linux/filter.h). */
-const Program = koffi.struct({ length: "uint16", filter: "void *" });
-const setsockopt = libc.func("int setsockopt(int, int, int, const void *, uint32)");
-
 /**
  * Has a socket receive only what comes from these subnets, in place of what was said before (socket(7),
  * SO_ATTACH_FILTER).
@@ -30,10 +20,7 @@ const setsockopt = libc.func("int setsockopt(int, int, int, const void *, uint32
  * @throws {KernelError} if the kernel does not take it
  */
 export function receiveOnlyFrom(fd: number, family: Family, subnets: readonly string[]): void {
-  const filter = Buffer.concat([...subnets.flatMap((subnet) => accept(family, subnet)), DROP]);
-  const program = koffi.as({ length: filter.length / 8, filter }, koffi.pointer(Program));
-  if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, program, koffi.sizeof(Program)) !== 0)
-    throw new KernelError("setsockopt SO_ATTACH_FILTER", getSystemErrorName(-koffi.errno()));
+  attachFilter(fd, Buffer.concat([...subnets.flatMap((subnet) => accept(family, subnet)), DROP]));
 }
 
 /** Takes what comes from a subnet; anything else goes on behind it. */

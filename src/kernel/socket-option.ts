@@ -2,15 +2,23 @@ import koffi from "koffi";
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../errors.ts";
 
-/** Level and number of options whose value is a number (socket(7), netlink(7)). */
+/** Level and number of options whose value is a number (socket(7), ipv6(7), netlink(7)). */
 const OPTIONS = {
+  SO_REUSEADDR: [1, 2],
   SO_RCVBUFFORCE: [1, 33],
+  IPV6_V6ONLY: [41, 26],
   NETLINK_NO_ENOBUFS: [270, 5],
 } as const;
+const SO_ATTACH_FILTER = [1, 26] as const;
 /** What a socket's memory is used for, in numbers of 32 bits, and which of them is not memory (linux/sock_diag.h). */
 const SO_MEMINFO = [1, 55] as const;
 const SK_MEMINFO_VARS = 9;
 const SK_MEMINFO_DROPS = 8;
+
+/** struct sock_fprog (linux/filter.h). */
+const Program = koffi.struct({ length: "uint16", filter: "void *" });
+/** Bytes of struct sock_filter. */
+const INSTRUCTION = 8;
 
 const libc = koffi.load("libc.so.6");
 const setsockopt = libc.func("int setsockopt(int, int, int, const void *, uint32)");
@@ -25,6 +33,17 @@ export function setOption(fd: number, name: keyof typeof OPTIONS, value: number)
   const buffer = Buffer.alloc(4);
   buffer.writeInt32LE(value);
   if (setsockopt(fd, ...OPTIONS[name], buffer, buffer.length) !== 0) throw failure(`setsockopt ${name}`);
+}
+
+/**
+ * Has a socket receive only what a program of classic BPF takes, in place of the one before.
+ *
+ * @throws {KernelError} if the kernel does not take it
+ */
+export function attachFilter(fd: number, filter: Buffer): void {
+  const program = koffi.as({ length: filter.length / INSTRUCTION, filter }, koffi.pointer(Program));
+  if (setsockopt(fd, ...SO_ATTACH_FILTER, program, koffi.sizeof(Program)) !== 0)
+    throw failure("setsockopt SO_ATTACH_FILTER");
 }
 
 /**

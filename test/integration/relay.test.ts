@@ -5,6 +5,7 @@ import { type AddressInfo, connect, createServer } from "node:net";
 import { Relay } from "../../src/kernel/relay.ts";
 import { Reservations } from "../../src/kernel/reservations.ts";
 import { run } from "../lab/command.ts";
+import { withoutDescriptors } from "../support/descriptors.ts";
 import { mustBeIsolated } from "../support/isolated.ts";
 
 /** Clients of a UDP port that a relay knows at a time. */
@@ -34,6 +35,9 @@ describe("Relay", () => {
   function serve(protocol: "tcp" | "udp", { port }: AddressInfo): void {
     const published = { protocol, address: "::1", port: PORT } as const;
     reservations.take("the test", published);
+    ends.push(() => {
+      relay.stop(protocol);
+    });
     const target = { address: "127.0.0.1", port };
     const relayed = { protocol, family: 6, clients: ["::/0"], target } as const;
     relay.start(protocol, reservations.socketOf(published) ?? assert.fail(), relayed);
@@ -64,6 +68,22 @@ describe("Relay", () => {
     assert.equal((await lines("ss", "-H4una")).length, MOST_CLIENTS + 1);
     assert.notEqual(await ask(silent), seenAt[1]);
   });
+
+  for (const protocol of ["tcp", "udp"] as const)
+    it(`says so when it has no descriptor left to serve a port of ${protocol} with, and serves nothing else`, async () => {
+      const container = { address: "127.0.0.1", family: "IPv4", port: 9 };
+      reservations.take("the test", { protocol, address: "::1", port: PORT });
+      const sockets = await lines("ss", "-Hlntu");
+      assert.throws(
+        () => {
+          withoutDescriptors(() => {
+            serve(protocol, container);
+          });
+        },
+        { message: /^fcntl F_DUPFD_CLOEXEC: / },
+      );
+      assert.deepEqual(await lines("ss", "-Hlntu"), sockets);
+    });
 
   it("asks both ends of a TCP connection whether they are there still", async () => {
     const container = createServer();
