@@ -1,12 +1,15 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { join } from "node:path";
+import type { LabHost } from "../lab/host.ts";
 import { type BenchLab, type Contender, using } from "./lab.ts";
 import { type Place, onHost, runIn } from "./place.ts";
 import { table } from "./report.ts";
 import { median } from "./statistics.ts";
 
 const TIMES = 20;
+/** Of links that are made for the comparison, and go together. */
+const FLOOR_GROUP = 4711;
 
 /**
  * What no driver can be faster than: the kernel calls in which it waits for all processors (rcu_barrier(),
@@ -37,6 +40,35 @@ export async function kernelFloor(lab: BenchLab): Promise<string> {
       ["delete a bridge", net(bridge), "network remove"],
     ],
   );
+}
+
+/**
+ * What no daemon can be faster than when containers start: their veth pairs made by one program, with nothing else. The
+ * kernel makes them one after the other, whoever asks (rtnl_lock(), net/core/rtnetlink.c).
+ *
+ * @param bridge that they become ports of
+ * @returns milliseconds for all of them together
+ */
+export async function pairsFloor(host: LabHost, bridge: string, pairs: number): Promise<number> {
+  const place = onHost(host);
+  const numbers = Array.from({ length: pairs }, (_, number) => number);
+  const lines = numbers.flatMap((number) => [
+    `link add floor${number} group ${FLOOR_GROUP} mtu 1500 master ${bridge} up type veth peer name peer${number} mtu 1500`,
+    `link set floor${number} alias floor`,
+  ]);
+  const batch = async (input: string) => {
+    const start = performance.now();
+    await runIn(place, ["ip", "-batch", "-"], { input });
+    return performance.now() - start;
+  };
+  const nothing: number[] = [];
+  const all: number[] = [];
+  for (let round = 0; round < TIMES; round += 1) {
+    nothing.push(await batch(""));
+    all.push(await batch(lines.join("\n")));
+    await runIn(place, ["ip", "link", "delete", "group", String(FLOOR_GROUP)]);
+  }
+  return median(all) - median(nothing);
 }
 
 /** A plugin that says yes to everything at once. */

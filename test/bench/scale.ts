@@ -1,10 +1,13 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { bridgeName } from "../../src/names.ts";
 import { LabError } from "../lab/command.ts";
 import { LabHost } from "../lab/host.ts";
 import { Underlay } from "../lab/underlay.ts";
 import { type Attachment, CrowdClient, attachment, attachments, together } from "../support/crowd.ts";
+import { id } from "../support/requests.ts";
+import { pairsFloor } from "./floor.ts";
 import { using } from "./lab.ts";
 import { table } from "./report.ts";
 import { median, percentile } from "./statistics.ts";
@@ -84,6 +87,11 @@ async function measure(few: LabHost, many: LabHost, progress: (text: string) => 
       { what: `${what}: p99`, value: percentile(times, 0.99), unit: "ms", goal: 60 },
     );
   }
+  figures.push({
+    what: `the kernel's part of ${String(PARALLEL)} starts: their veth pairs by one ip -batch`,
+    value: await pairsFloor(many, bridgeName(id(1)), PARALLEL),
+    unit: "ms",
+  });
   progress(`${String(MANY)} containers`);
   await settle(many, MANY, NETWORKS, HALF);
   figures.push(...(await growth(few, many)));
