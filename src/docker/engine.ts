@@ -19,7 +19,6 @@ interface NetworkView {
 /** A network of any driver, as the engine lists it. */
 export interface EngineNetwork {
   readonly id: string;
-  readonly driver: string;
   readonly internal: boolean;
   /** The bridge link that the engine's own driver gave it. */
   readonly bridge: string | undefined;
@@ -44,7 +43,6 @@ export class Engine {
     const networks = await this.#get<readonly NetworkView[]>("/networks");
     return networks.map(({ Id, Driver, Internal, Options }) => ({
       id: Id,
-      driver: Driver,
       internal: Internal,
       bridge:
         Driver === "bridge"

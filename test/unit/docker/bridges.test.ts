@@ -5,7 +5,7 @@ import { FakeLinks } from "../../support/fake-links.ts";
 
 const MADE = "br-0123456789ab";
 /** What the bridge is called that a user named. */
-const NAMED = { id: "1", driver: "bridge", internal: false, bridge: "lab" };
+const NAMED = { id: "1", internal: false, bridge: "lab" };
 const USUAL = { ...NAMED, id: "2", bridge: MADE };
 
 describe("EngineBridges", () => {

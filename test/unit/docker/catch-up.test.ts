@@ -20,7 +20,6 @@ function engineWith(networks: Readonly<Record<string, readonly string[]>>): Engi
       Promise.resolve(
         Object.keys(networks).map((known) => ({
           id: known,
-          driver: "tsnet",
           internal: false,
           bridge: undefined,
         })),
