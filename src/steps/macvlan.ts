@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { KernelError, isErrno } from "../errors.ts";
 import { type Family, bare, parseCidr } from "../ip.ts";
 import { LINK_GROUP } from "../names.ts";
@@ -45,6 +46,13 @@ export interface Joined {
   readonly gateways: readonly string[];
 }
 
+/**
+ * Milliseconds to wait for a link of a sandbox that is no more: the kernel takes a namespace down some time after its last
+ * process, when an engine that was killed is back and starts the same container again.
+ */
+const GONE_MS = 2000;
+const LOOK_AGAIN_MS = 20;
+
 /** MTU of a stand-in: no packet passes it. */
 const STAND_IN_MTU = 1500;
 
@@ -68,8 +76,10 @@ export function macvlanLink(host: Host, spec: MacvlanSpec): Step {
         if (joined) return false;
         await host.links.delete(name);
       }
-      if (parent) await addMacvlan(host, spec, parent);
-      else await addStandIn(host, spec);
+      if (parent) {
+        await isFree(host, parent, spec.mac);
+        await addMacvlan(host, spec, parent);
+      } else await addStandIn(host, spec);
       await host.links.set(name, { alias, ...packets(parent) });
       return true;
     },
@@ -130,6 +140,12 @@ function packets(parent: Link | undefined): Pick<LinkSettings, "gsoMaxSize"> {
   return parent && parent.gsoLimit > 0 ? { gsoMaxSize: parent.gsoMaxSize } : {};
 }
 
+/** Waits while another macvlan of the parent has the MAC: the engine could not set this one up (macvlan_open, EADDRINUSE). */
+async function isFree(host: Host, { index }: Link, mac: string): Promise<void> {
+  const deadline = Date.now() + GONE_MS;
+  while ((await host.neighbours.takenBy(index)).has(mac) && Date.now() < deadline) await sleep(LOOK_AGAIN_MS);
+}
+
 async function addMacvlan(
   host: Host,
   spec: MacvlanSpec,
@@ -145,15 +161,21 @@ async function addMacvlan(
   } as const;
   // In mode passthru it has the parent's MAC, and another one would be set on the parent.
   const wanted = { ...link, mtu: Math.min(mtu, parent.mtu), ...(mode === "passthru" ? {} : { mac }) };
-  try {
-    await host.links.add(wanted);
-  } catch (error) {
-    if (!isErrno(error, "EINVAL", "EBUSY")) throw error;
-    // A passthru link that is on its way out still has the parent for itself.
-    await host.leavingsGone();
-    await host.links.add(wanted).catch((cause: unknown) => {
-      throw explained(cause, `ip link add ${where.name} link ${spec.parent} type macvlan mode ${mode}`);
-    });
+  const deadline = Date.now() + GONE_MS;
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await host.links.add(wanted);
+      return;
+    } catch (error) {
+      const mayPass = isErrno(error, "EINVAL")
+        ? Date.now() < deadline
+        : isErrno(error, "EBUSY") && attempt === 1;
+      if (!mayPass)
+        throw explained(error, `ip link add ${where.name} link ${spec.parent} type macvlan mode ${mode}`);
+      // A passthru link that is on its way out still has the parent for itself.
+      await host.leavingsGone();
+      await sleep(LOOK_AGAIN_MS);
+    }
   }
 }
 

@@ -195,6 +195,22 @@ describe("macvlan backend on the kernel", () => {
     });
   }
 
+  for (const [mode, mac] of [
+    ["bridge", "02:42:0a:01:00:02"],
+    ["passthru", "02:00:00:00:00:01"],
+  ] as const)
+    it(`waits for a link of a sandbox that is no more, as long as the kernel still has it: ${mode}`, async () => {
+      const network = { ...DEFAULTS, options: { ...ON_PARENT, macvlan_mode: mode } };
+      await ip(`link add old link ${PARENT} address ${mac} type macvlan mode ${mode}`, "link set old up");
+      await site.driver.createNetwork(network);
+      const gone = sleep(300).then(() => ip("link delete old"));
+      await site.driver.createEndpoint(endpointOf(network, 2));
+      assert.equal(await ipLink("old"), undefined);
+      await gone;
+      // As the engine does.
+      await ip(`link set ${CONTAINER_END} up`);
+    });
+
   describe("host access", () => {
     const network = NETWORKS["dual stack with host access"] ?? assert.fail();
 
