@@ -49,31 +49,36 @@ export class Lan {
 
   /** Plugs a host in: it gets {@link PARENT}, up, with the address of that number. The same host again: a new link. */
   async plug(host: LabHost, number: number): Promise<Neighbour> {
-    const port = `port-${host.name}`;
-    const namespace = ["nsenter", `--target=${String(this.#namespace.pid)}`, "--net"];
-    const add = `link add ${port} type veth peer name ${PARENT} netns ${String(host.pid)}`;
-    await run([...namespace, "ip", ...add.split(" ")]);
-    await this.#namespace.exec(["ip", "link", "set", port, "master", "switch", "up"]);
+    await this.wire(host, PARENT);
     const { v4, v6 } = lanAddress(number);
-    await ip(host, `link set ${PARENT} up`);
     await ip(host, `address add ${v4}/24 dev ${PARENT}`);
     await ip(host, `address add ${v6}/64 dev ${PARENT} nodad`);
     return { v4, v6, exec: (argv, options) => host.exec(argv, options) };
   }
 
+  /** Gives a host a link of that name to a port of the switch, up, without an address. */
+  async wire(host: LabHost, name: string): Promise<void> {
+    const port = portOf(host, name);
+    const namespace = ["nsenter", `--target=${String(this.#namespace.pid)}`, "--net"];
+    const add = `link add ${port} type veth peer name ${name} netns ${String(host.pid)}`;
+    await run([...namespace, "ip", ...add.split(" ")]);
+    await this.#namespace.exec(["ip", "link", "set", port, "master", "switch", "up"]);
+    await ip(host, `link set ${name} up`);
+  }
+
   /** Takes a host off: its link is gone, as it may be already. */
-  async unplug(host: LabHost): Promise<void> {
-    await host.exec(["ip", "link", "delete", PARENT], { allowFailure: true });
+  async unplug(host: LabHost, name = PARENT): Promise<void> {
+    await host.exec(["ip", "link", "delete", name], { allowFailure: true });
   }
 
   /** Pulls or puts back the cable at the switch's end. */
   async carrier(host: LabHost, state: "up" | "down"): Promise<void> {
-    await this.#namespace.exec(["ip", "link", "set", `port-${host.name}`, state]);
+    await this.#namespace.exec(["ip", "link", "set", portOf(host), state]);
   }
 
   /** Whether the switch sends frames back out of the port they came in by, as vepa needs it (IEEE 802.1Qbg). */
   async reflect(host: LabHost, state: "on" | "off"): Promise<void> {
-    await this.#namespace.exec(["bridge", "link", "set", "dev", `port-${host.name}`, "hairpin", state]);
+    await this.#namespace.exec(["bridge", "link", "set", "dev", portOf(host), "hairpin", state]);
   }
 
   async stop(): Promise<void> {
@@ -83,6 +88,11 @@ export class Lan {
   #inside(name: string): Place["exec"] {
     return (argv, options) => this.#namespace.exec(["ip", "netns", "exec", name, ...argv], options);
   }
+}
+
+/** The switch's port at the other end of a host's link. */
+function portOf(host: LabHost, name = PARENT): string {
+  return `${name}-${host.name}`;
 }
 
 /** Addresses on the LAN by number: 1 the router, 2 the client, from 11 on hosts, from 100 on containers. */
