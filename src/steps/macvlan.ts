@@ -77,7 +77,7 @@ export function macvlanLink(host: Host, spec: MacvlanSpec): Step {
         await host.links.delete(name);
       }
       if (parent) {
-        await isFree(host, parent, spec.mac);
+        await untilFree(host, parent, spec.mac);
         await addMacvlan(host, spec, parent);
       } else await addStandIn(host, spec);
       await host.links.set(name, { alias, ...packets(parent) });
@@ -141,7 +141,7 @@ function packets(parent: Link | undefined): Pick<LinkSettings, "gsoMaxSize"> {
 }
 
 /** Waits while another macvlan of the parent has the MAC: the engine could not set this one up (macvlan_open, EADDRINUSE). */
-async function isFree(host: Host, { index }: Link, mac: string): Promise<void> {
+async function untilFree(host: Host, { index }: Link, mac: string): Promise<void> {
   const deadline = Date.now() + GONE_MS;
   while ((await host.neighbours.takenBy(index)).has(mac) && Date.now() < deadline) await sleep(LOOK_AGAIN_MS);
 }
