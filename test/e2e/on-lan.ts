@@ -1,3 +1,4 @@
+import { askTsnet, degraded } from "./ask-tsnet.ts";
 import { install } from "../lab/debian.ts";
 import { ENGINE_LINES, EngineUnavailableError } from "../lab/engines.ts";
 import { skip } from "../support/skip.ts";
@@ -81,17 +82,12 @@ export class LanSite {
 
   /** What `tsnet status` says is degraded, by owner. */
   async degraded(): Promise<Record<string, string>> {
-    const { degraded } = (await this.ask("tsnet/status")) as { degraded: Record<string, string> };
-    return degraded;
+    return await degraded(this.site);
   }
 
   /** Asks tsnet on its socket, as the engine does where there is a body. */
   async ask(path: string, body?: object): Promise<unknown> {
-    const curl = ["curl", "-s", "--unix-socket", "/run/docker/plugins/tsnet.sock", `http://tsnet/${path}`];
-    const { stdout } = body
-      ? await this.site.exec([...curl, "-d", "@-"], { input: JSON.stringify(body) })
-      : await this.site.exec(curl);
-    return JSON.parse(stdout);
+    return await askTsnet(this.site, path, body);
   }
 }
 

@@ -87,10 +87,12 @@ function fromNeighbour({ address }: LabHost, containers: readonly Container[]): 
     if (!port || !address) return [];
     return [address.v4, `[${address.v6}]`].map((at) => {
       const curl = `curl -gs --max-time ${String(PATIENCE.expected)} http://${at}:${String(port)}/etc/hostname`;
+      // The engine has answered before the container's server listens; what tsnet does not translate is not refused.
+      const patient = `${curl} --retry 5 --retry-delay 1 --retry-connrefused`;
       return runs && isOnBridge(container)
         ? {
             what: `gets no answer from ${name} at ${at}:${String(port)}`,
-            command: `test "$(${curl})" = ${shortId}`,
+            command: `test "$(${patient})" = ${shortId}`,
           }
         : // Once may be chance: the kernel remembers a connection for two minutes, and translates one from the same
           // port as that was, to whoever has the address by now.

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { PARENT } from "../e2e/lan.ts";
 import type { Ground } from "./ground.ts";
 import type { Random } from "./random.ts";
 
@@ -7,8 +8,31 @@ export interface Fault {
   readonly what: string;
   /** Containers that do not always restart have ended afterwards. */
   readonly endsContainers?: true;
+  /** What tsnet may call degraded until all works again, and so many milliseconds longer. */
+  readonly degrades?: {
+    readonly owner: "network" | "endpoint";
+    readonly why: RegExp;
+    readonly forMs: number;
+  };
   readonly happen: (ground: Ground, random: Random) => Promise<void>;
 }
+
+/**
+ * The engine forgets without a word when it is killed. tsnet compares when either of them has started, and what is younger than
+ * 20 s then is looked at again after as long.
+ */
+export const FORGOTTEN_MS = 45_000;
+/** Containers that ended with the engine and are not started again have their endpoints until then. */
+const FORGETS: Fault["degrades"] = {
+  owner: "endpoint",
+  why: /^ip link show \S+: ENODEV: the container's link is gone; restart the container$/,
+  forMs: FORGOTTEN_MS,
+};
+const UNPLUGS: Fault["degrades"] = {
+  owner: "network",
+  why: new RegExp(`^(host_access: )?parent ${PARENT} (is gone|is down|has no carrier|has no address in .*)$`),
+  forMs: 0,
+};
 
 /** For how long a daemon is away at most: the engine repeats a request for 15 s. */
 const AWAY_MS = 2000;
@@ -38,6 +62,7 @@ export const FAULTS: readonly Fault[] = [
   {
     what: "engine killed",
     endsContainers: true,
+    degrades: FORGETS,
     happen: async ({ host }) => {
       await host.killEngine();
       await host.startEngine();
@@ -46,6 +71,7 @@ export const FAULTS: readonly Fault[] = [
   {
     what: "engine and tsnet killed",
     endsContainers: true,
+    degrades: FORGETS,
     happen: async ({ host }, random) => {
       await Promise.all([host.killEngine(), host.killTsnet()]);
       const engine = random.next() < 0.5 ? host.startEngine() : undefined;
@@ -71,6 +97,7 @@ export const FAULTS: readonly Fault[] = [
   },
   {
     what: "parent unplugged",
+    degrades: UNPLUGS,
     happen: async (ground, random) => {
       await ground.unplug();
       await sleep(random.below(AWAY_MS));

@@ -1,9 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { degraded } from "../e2e/ask-tsnet.ts";
 import { mustBe, onHost } from "../e2e/snapshot.ts";
+import { until } from "../e2e/until.ts";
 import { CommandError } from "../lab/command.ts";
 import type { LabHost } from "../lab/host.ts";
 import { complaints } from "./checks.ts";
-import { FAULTS, type Fault, removeStrays } from "./faults.ts";
+import { type Happened, isExplained, unexplainedErrors } from "./errors.ts";
+import { FAULTS, FORGOTTEN_MS, type Fault, removeStrays } from "./faults.ts";
 import { Ground } from "./ground.ts";
 import { type Operation, compatible, draw } from "./operations.ts";
 import { Random } from "./random.ts";
@@ -12,7 +15,7 @@ import { type World, lookAt } from "./world.ts";
 /** What a soak is given. */
 export interface SoakOptions {
   readonly seed: number;
-  /** How long operations go on; the end takes up to a minute and a half more. */
+  /** How long operations go on; the end takes up to two minutes more. */
   readonly forMs: number;
   /** Told once a minute and at the end. */
   readonly progress: (line: string) => void;
@@ -27,15 +30,13 @@ const FAULT_WITHIN_MS = 600;
 /** How soon everything must work again after that: an engine starts its containers again one by one. */
 const RECOVERY_MS = 30_000;
 const LOOK_AGAIN_MS = 250;
-/** The engine forgets without a word when it is killed; tsnet compares when it has started, and spares what is younger than 20 s. */
-const FORGOTTEN_MS = 30_000;
 /** Rounds that a failure tells of. */
 const HISTORY = 8;
 const MINUTE_MS = 60_000;
 
 /**
  * Random operations on a real engine with faults among them. After each round the world, as the engine says it is,
- * must work; in the end the host must be as it was.
+ * must work, and tsnet have nothing to complain about that the faults do not explain; in the end the host must be as it was.
  *
  * @throws {Error} with the seed, what was wrong and what was done last
  */
@@ -51,12 +52,15 @@ export async function soak(
   try {
     await ground.plug();
     await run.rounds();
+    const isWell = async () => Object.keys(await degraded(host)).length === 0;
+    await until("nothing to be degraded", isWell, FORGOTTEN_MS);
     await clear(host);
     await ground.unplug();
     // The rules that were flushed were the engine's as well.
     await host.stopEngine();
     await host.startEngine();
     await mustBe(before, place, FORGOTTEN_MS);
+    await run.hasNoErrors();
     run.report();
   } catch (error) {
     throw new Error(`seed ${String(options.seed)}: ${message(error)}\n${run.history()}`, { cause: error });
@@ -71,11 +75,13 @@ class Soak {
   readonly #random: Random;
   readonly #start = performance.now();
   readonly #history: string[] = [];
-  readonly #faults = new Map<string, number>();
+  readonly #happened: Happened[] = [];
   #world: World = { networks: [], containers: [] };
   #done = 0;
   #refused = 0;
   #slowest = 0;
+  /** Characters of tsnet's log that were looked at. */
+  #read = 0;
 
   constructor(ground: Ground, options: SoakOptions) {
     this.#ground = ground;
@@ -95,7 +101,10 @@ class Soak {
 
   report(): void {
     const { networks, containers } = this.#world;
-    const faults = [...this.#faults].map(([what, count]) => `${what} ${String(count)}`);
+    const faults = FAULTS.flatMap(({ what }) => {
+      const { length: count } = this.#happened.filter(({ fault }) => fault.what === what);
+      return count > 0 ? `${what} ${String(count)}` : [];
+    });
     this.#options.progress(
       [
         `${String(Math.round((performance.now() - this.#start) / 1000))} s`,
@@ -105,6 +114,14 @@ class Soak {
         faults.join(", ") || "no faults",
       ].join("; "),
     );
+  }
+
+  /** Fails if tsnet's log has an error since this was asked last that no fault explains. */
+  async hasNoErrors(): Promise<void> {
+    const log = (await this.#ground.host.tsnetLog()).slice(this.#read);
+    this.#read += log.length;
+    const errors = unexplainedErrors(log, this.#happened);
+    if (errors.length > 0) throw new Error(`tsnet's log: ${errors.join("\n")}`);
   }
 
   /** What was done last, a line a round. */
@@ -119,6 +136,8 @@ class Soak {
     const words = operations.map(({ args }) => args.slice(0, 8).join(" "));
     this.#history.push([...words, ...(fault ? [`(${fault.what})`] : [])].join(" | "));
     if (this.#history.length > HISTORY) this.#history.shift();
+    const happening = fault && { fault, from: Date.now(), to: Infinity };
+    if (happening) this.#happened.push(happening);
     const [, ...outcomes] = await Promise.all([
       fault && this.#happen(fault),
       ...operations.map((operation) => this.#perform(operation, fault !== undefined)),
@@ -133,6 +152,8 @@ class Soak {
       await this.#perform(operation, true);
     }
     await this.#works(this.#untouched(operations, fault, removed), fault ? RECOVERY_MS : 0);
+    if (happening) happening.to = Date.now();
+    await this.hasNoErrors();
   }
 
   /** Containers that must run after the round. */
@@ -170,10 +191,9 @@ class Soak {
     }
   }
 
-  async #happen({ what, happen }: Fault): Promise<void> {
+  async #happen({ happen }: Fault): Promise<void> {
     await sleep(this.#random.below(FAULT_WITHIN_MS));
     await happen(this.#ground, this.#random);
-    this.#faults.set(what, (this.#faults.get(what) ?? 0) + 1);
   }
 
   /** Fails if the world does not work within that time, or one of these containers does not run. */
@@ -185,6 +205,7 @@ class Soak {
       const wrong = [
         ...ended.map((name) => `${name} does not run`),
         ...(await complaints(this.#ground, world)),
+        ...(await this.#degraded()),
       ];
       const took = performance.now() - start;
       if (wrong.length === 0) {
@@ -194,6 +215,14 @@ class Soak {
       if (took > withinMs) throw new Error(wrong.join("; "));
       await sleep(LOOK_AGAIN_MS);
     }
+  }
+
+  /** What tsnet calls degraded now, and no fault explains whose traces last longer than itself. */
+  async #degraded(): Promise<string[]> {
+    const lasting = this.#happened.filter(({ fault }) => fault.degrades?.forMs);
+    return Object.entries(await degraded(this.#ground.host))
+      .filter(([owner, why]) => !isExplained(owner, why, Date.now(), lasting))
+      .map(([owner, why]) => `${owner} is degraded: ${why}`);
   }
 }
 
