@@ -106,14 +106,15 @@ export const FAULTS: readonly Fault[] = [
   },
 ];
 
-/** Ends whatever runs in a container with that id, and fails if nothing does. */
-const END = `pids=$(grep -ls "/$0" /proc/[0-9]*/cgroup | cut -d/ -f3); [ -n "$pids" ] && kill -9 $pids`;
+/** Ends whatever runs in a container with that id, and fails if nothing does and containerd has nothing of it. */
+const END = `pids=$(grep -ls "/$0" /proc/[0-9]*/cgroup | cut -d/ -f3)
+  if [ -n "$pids" ]; then kill -9 $pids; else ls -d /run/docker/containerd/daemon/*.task/moby/"$0"; fi`;
 
 /**
  * Removes containers that an engine was just starting when it was killed: the next one says that they do not run, and can
- * neither stop nor start them ("cannot delete running task", "already exists").
+ * neither stop nor start them ("cannot delete running task", "already exists", "file exists").
  *
- * @param cutOff names of what the engine was asked to change; others are those in which something runs
+ * @param cutOff names of what the engine was asked to change; others are those of which something is left
  * @returns names of those removed
  */
 export async function removeStrays(host: Ground["host"], cutOff: readonly string[]): Promise<string[]> {
