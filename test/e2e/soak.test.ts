@@ -1,16 +1,26 @@
+import assert from "node:assert/strict";
+import { ENGINE_LINES } from "../lab/engines.ts";
+import { Ground } from "../soak/ground.ts";
 import { soak } from "../soak/soak.ts";
-import { onNewestEngine } from "./newest-engine.ts";
+import { engineOrSkip } from "../support/engine-or-skip.ts";
 
 /** Without the end. */
 const FOR_MS = 120_000;
 /** `npm run soak` is the long one, with another seed each time. */
 const SEED = 20_261_121;
-const LIMIT_MS = 300_000;
+const LIMIT_MS = 900_000;
 
-onNewestEngine("soak", (site) => {
-  it("works after each of many random operations and faults, and leaves the host as it was", async function () {
-    this.timeout(LIMIT_MS);
-    await soak(site, {
+describe("soak", function () {
+  this.timeout(LIMIT_MS);
+  let started: Ground | undefined;
+
+  before(async function () {
+    started = await engineOrSkip(this, Ground.start(ENGINE_LINES.at(-1) ?? ENGINE_LINES[0]));
+  });
+  after(() => started?.stop());
+
+  it("works after each of many random operations and faults, and leaves the host as it was", async () => {
+    await soak(started ?? assert.fail(), {
       seed: SEED,
       forMs: FOR_MS,
       progress: (line) => {

@@ -1,29 +1,53 @@
 import { Lan, PARENT, lanAddress } from "../e2e/lan.ts";
 import { install } from "../lab/debian.ts";
-import type { LabHost } from "../lab/host.ts";
+import type { EngineLine } from "../lab/engines.ts";
+import { LabHost } from "../lab/host.ts";
+import { Underlay } from "../lab/underlay.ts";
 import type { Plan } from "./world.ts";
 
 /** The LAN's addresses that the engine may give to containers. */
 const LAN_RANGES = ["--ip-range", "10.77.0.128/25", "--ip-range", "fd77::1:0/112"];
 const HOST_NUMBER = 11;
 
-/** Where a soak takes place: a host with engine and tsnet, a neighbour, and a LAN for macvlan networks. */
+/** Where a soak takes place: a host of its own with engine and tsnet, a neighbour, and a LAN for macvlan networks. */
 export class Ground {
   readonly host: LabHost;
   /** A host without engine on the same wire. */
   readonly neighbour: LabHost;
   readonly lan: Lan;
+  readonly #stop: () => Promise<void>;
 
-  private constructor(host: LabHost, neighbour: LabHost, lan: Lan) {
-    this.host = host;
-    this.neighbour = neighbour;
-    this.lan = lan;
+  private constructor(parts: Pick<Ground, "host" | "neighbour" | "lan">, stop: () => Promise<void>) {
+    this.host = parts.host;
+    this.neighbour = parts.neighbour;
+    this.lan = parts.lan;
+    this.#stop = stop;
   }
 
-  /** The host is not on the LAN yet. */
-  static async prepare(host: LabHost, neighbour: LabHost): Promise<Ground> {
+  /**
+   * Starts everything; the host is not on the LAN yet. On failure nothing is left.
+   *
+   * @throws {EngineUnavailableError} where the engine cannot be fetched
+   */
+  static async start(engine: EngineLine): Promise<Ground> {
     await install("curl", "iputils-ping");
-    return new Ground(host, neighbour, await Lan.start());
+    const started: { stop(): Promise<void> }[] = [];
+    const stop = async () => {
+      for (const part of started.reverse()) await part.stop();
+    };
+    const keep = <T extends { stop(): Promise<void> }>(part: T): T => {
+      started.push(part);
+      return part;
+    };
+    try {
+      const underlay = keep(await Underlay.start({ name: "soak" }));
+      const host = keep(await LabHost.start({ name: "soak", engine, underlay, tsnet: true }));
+      const neighbour = keep(await LabHost.start({ name: "near", underlay }));
+      return new Ground({ host, neighbour, lan: keep(await Lan.start()) }, stop);
+    } catch (error) {
+      await stop();
+      throw error;
+    }
   }
 
   /** The networks there may be. In the order of their names bridges come first, and so publish their containers' ports. */
@@ -53,9 +77,9 @@ export class Ground {
     return lanAddress(HOST_NUMBER);
   }
 
-  /** Ends the LAN. */
+  /** Ends everything. */
   async stop(): Promise<void> {
-    await this.lan.stop();
+    await this.#stop();
   }
 }
 

@@ -2,8 +2,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { randomInt } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { type EngineLine, parseEngineLine } from "../lab/engines.ts";
-import { LabHost } from "../lab/host.ts";
-import { Underlay } from "../lab/underlay.ts";
+import { Ground } from "./ground.ts";
 import { soak } from "./soak.ts";
 
 const MINUTE_MS = 60_000;
@@ -29,14 +28,10 @@ const program = new Command("npm run soak --")
 
 async function main({ minutes, seed = randomInt(1, SEEDS), engine, log }: Options): Promise<void> {
   print(`engine ${engine}, ${String(minutes)} minutes, seed ${String(seed)}`);
-  const underlay = await Underlay.start({ name: "soak" });
-  const hosts: LabHost[] = [];
+  const ground = await Ground.start(engine);
+  const { host } = ground;
   try {
-    const host = await LabHost.start({ name: "soak", engine, underlay, tsnet: true });
-    hosts.push(host);
-    const neighbour = await LabHost.start({ name: "near", underlay });
-    hosts.push(neighbour);
-    await soak({ host, neighbour }, { seed, forMs: minutes * MINUTE_MS, progress: print }).catch(
+    await soak(ground, { seed, forMs: minutes * MINUTE_MS, progress: print }).catch(
       async (error: unknown) => {
         if (log) await writeFile(log, (await host.tsnetLog()) + (await host.engineLog()));
         throw error;
@@ -44,8 +39,7 @@ async function main({ minutes, seed = randomInt(1, SEEDS), engine, log }: Option
     );
     print("the host is as it was");
   } finally {
-    for (const host of hosts) await host.stop();
-    await underlay.stop();
+    await ground.stop();
   }
 }
 

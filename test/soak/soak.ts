@@ -7,7 +7,7 @@ import type { LabHost } from "../lab/host.ts";
 import { complaints } from "./checks.ts";
 import { type Happened, isExplained, unexplainedErrors } from "./errors.ts";
 import { FAULTS, FORGOTTEN_MS, type Fault, removeStrays } from "./faults.ts";
-import { Ground } from "./ground.ts";
+import type { Ground } from "./ground.ts";
 import { type Operation, compatible, draw } from "./operations.ts";
 import { Random } from "./random.ts";
 import { type World, lookAt } from "./world.ts";
@@ -40,14 +40,10 @@ const MINUTE_MS = 60_000;
  *
  * @throws {Error} with the seed, what was wrong and what was done last
  */
-export async function soak(
-  hosts: { host: LabHost; neighbour: LabHost },
-  options: SoakOptions,
-): Promise<void> {
-  const { host, neighbour } = hosts;
+export async function soak(ground: Ground, options: SoakOptions): Promise<void> {
+  const { host } = ground;
   const place = { host, exec: host.exec.bind(host) };
   const before = await onHost(place);
-  const ground = await Ground.prepare(host, neighbour);
   const run = new Soak(ground, options);
   try {
     await ground.plug();
@@ -64,8 +60,6 @@ export async function soak(
     run.report();
   } catch (error) {
     throw new Error(`seed ${String(options.seed)}: ${message(error)}\n${run.history()}`, { cause: error });
-  } finally {
-    await ground.stop();
   }
 }
 
