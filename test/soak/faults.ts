@@ -22,10 +22,13 @@ export interface Fault {
  * 20 s then is looked at again after as long.
  */
 export const FORGOTTEN_MS = 45_000;
-/** Containers that ended with the engine and are not started again have their endpoints until then. */
+/**
+ * Containers that ended with the engine and are not started again have their endpoints until then. The next engine opens
+ * their sandboxes anew to clean up, and there a macvlan is missing whose MAC the kernel has not freed yet.
+ */
 const FORGETS: Fault["degrades"] = {
   owner: "endpoint",
-  why: /^ip link show \S+: ENODEV: the container's link is gone; restart the container$/,
+  why: /^ip link (show \S+: ENODEV: the container's link is gone; restart the container|set \S+: EADDRINUSE)$/,
   forMs: FORGOTTEN_MS,
 };
 const UNPLUGS: Fault["degrades"] = {
