@@ -57,7 +57,9 @@ export class Ports {
     try {
       await this.#lock.run(asked.network, () => this.#replace(asked));
     } catch (error) {
-      if (!(error instanceof ConflictError) || !(await this.#makeRoom(asked))) throw error;
+      if (!(error instanceof ConflictError)) throw error;
+      await this.#makeRoom(asked);
+      // Even if there was none to be made: whoever had one may have gone meanwhile.
       await this.#lock.run(asked.network, () => this.#replace(asked));
     }
   }
@@ -107,23 +109,24 @@ export class Ports {
     return others.some((other) => other.ipv4 && this.#state.network(other.network)?.internal === false);
   }
 
-  /** Takes such ports from those that need not have them. Resolves to whether there were any. */
-  async #makeRoom({ network, id, bindings }: Publication): Promise<boolean> {
+  /** Takes such ports from those that need not have them. */
+  async #makeRoom({ network, id, bindings }: Publication): Promise<void> {
     const sandbox = this.#state.endpoint(network, id)?.sandbox;
-    let found = false;
     for (const other of this.#state.networks())
       for (const { id } of this.#state.endpoints(other.id).filter((one) => hasOne(one, bindings)))
         await this.#lock.run(other.id, async () => {
           const endpoint = this.#state.endpoint(other.id, id);
           if (!endpoint?.ports) return;
           const own = sandbox !== undefined && endpoint.sandbox === sandbox;
-          if ((own && (await this.#keepDirect(other, endpoint))) || (await this.#freeGone(other, endpoint)))
-            found = true;
+          if (!own || !(await this.#keepDirect(other, endpoint))) await this.#freeGone(other, endpoint);
         });
-    return found;
   }
 
-  /** The container has come to a network that has the family: what leads to it by the other family is in the way. */
+  /**
+   * The container has come to a network that has the family: what leads to it by the other family is in the way.
+   *
+   * @returns whether there was any
+   */
   async #keepDirect(network: Network, endpoint: Endpoint): Promise<boolean> {
     const { ports = [] } = endpoint;
     const direct = ports.filter(({ family }) => addressOf(endpoint, family) !== undefined);
@@ -135,12 +138,11 @@ export class Ports {
   }
 
   /** An engine that was killed never says that its containers have left, and starts them again at once. */
-  async #freeGone(network: Network, endpoint: Endpoint): Promise<boolean> {
-    if (!(await this.#isGone(network, endpoint))) return false;
+  async #freeGone(network: Network, endpoint: Endpoint): Promise<void> {
+    if (!(await this.#isGone(network, endpoint))) return;
     const ids = { network: network.id, endpoint: endpoint.id };
     this.#log.warn(ids, "its container is gone; its ports are free again");
     await this.unpublish(network, endpoint, endpoint);
-    return true;
   }
 
   async #isGone(network: Network, endpoint: Endpoint): Promise<boolean> {
