@@ -88,15 +88,15 @@ function fromNeighbour({ address }: LabHost, containers: readonly Container[]): 
     return [address.v4, `[${address.v6}]`].map((at) => {
       const curl = `curl -gs --max-time ${String(PATIENCE.expected)} http://${at}:${String(port)}/etc/hostname`;
       // The engine has answered before the container's server listens; what tsnet does not translate is not refused.
-      const patient = `${curl} --retry 5 --retry-delay 1 --retry-connrefused`;
+      const answered = `test "$(${curl} --retry 5 --retry-delay 1 --retry-connrefused)" = ${shortId}`;
+      // Once may be chance: the kernel remembers a connection for two minutes, and translates one from the same
+      // port as that was, to whoever has the address by now.
       return runs && isOnBridge(container)
         ? {
             what: `gets no answer from ${name} at ${at}:${String(port)}`,
-            command: `test "$(${patient})" = ${shortId}`,
+            command: `${answered} || ${answered}`,
           }
-        : // Once may be chance: the kernel remembers a connection for two minutes, and translates one from the same
-          // port as that was, to whoever has the address by now.
-          { what: `is answered for ${name} at ${at}:${String(port)}`, command: `! ${curl} || ! ${curl}` };
+        : { what: `is answered for ${name} at ${at}:${String(port)}`, command: `! ${curl} || ! ${curl}` };
     });
   });
 }
