@@ -10,6 +10,7 @@ import { hostState, ip, mustBeIsolated, ruleLines, wipe } from "../support/isola
 import { NETWORKS, PORTS, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { Site } from "../support/site.ts";
+import { until } from "../support/until.ts";
 
 const network = NETWORKS["dual stack"] ?? assert.fail();
 const endpoint = endpointOf(network);
@@ -32,7 +33,8 @@ describe("a state directory", () => {
     await run(["mount", "-t", "tmpfs", "-o", `size=${SIZE}`, "tmpfs", disk]);
   });
   afterEach(async () => {
-    await run(["umount", disk]);
+    // A program that is just being started has the daemon's files open for an instant.
+    await until("nobody to use the disk", () => run(["umount", disk]), { everyMs: 50 });
     rmSync(disk, { recursive: true });
     await wipe();
   });
