@@ -150,9 +150,28 @@ export class Site implements Place {
   async clear(): Promise<void> {
     if (!this.#host) return;
     await this.removeContainers();
-    const networks = (await this.#host.api.listNetworks()).filter(({ Name }) => !BUILT_IN.has(Name));
-    await Promise.all(networks.map(({ Id }) => this.host.api.getNetwork(Id).remove()));
+    await this.#removeNetworks().catch(async (error: unknown) => {
+      // With many containers removed at once, 20.10 may count an endpoint that it no longer has, until it is started again.
+      if (!String(error).includes("has active endpoints") || (await this.#hasEndpoints())) throw error;
+      await this.host.stopEngine();
+      await this.host.startEngine();
+      await this.#removeNetworks();
+    });
     for (const undo of this.#undo.splice(0).reverse()) await undo();
+  }
+
+  async #removeNetworks(): Promise<void> {
+    for (const { Id } of await this.#networks()) await this.host.api.getNetwork(Id).remove();
+  }
+
+  /** Whether any endpoint is left on them, as the engine says it. */
+  async #hasEndpoints(): Promise<boolean> {
+    const views = (await this.#networks()).map(({ Id }) => this.host.api.getNetwork(Id).inspect());
+    return (await Promise.all(views)).some(({ Containers = {} }) => Object.keys(Containers).length > 0);
+  }
+
+  async #networks(): Promise<{ readonly Id: string }[]> {
+    return (await this.host.api.listNetworks()).filter(({ Name }) => !BUILT_IN.has(Name));
   }
 }
 
