@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { addresses, defaultRoutes, interfaces, link } from "./interfaces.ts";
 import { type Neighbour, PARENT, addressed, lanAddress, reach } from "./lan.ts";
+import { NEWEST } from "./newest-engine.ts";
 import { onLan } from "./on-lan.ts";
 import { pings } from "./packets.ts";
 import { until } from "./until.ts";
@@ -150,7 +151,7 @@ onLan("macvlan parent", (lan) => {
   it("has its containers through restarts of tsnet, of the engine and of both", async function () {
     this.timeout(120_000);
     const [b1, b2] = await always(96, ["host_access=on"], "b1", "b2");
-    const others = site.line === "28.5" ? await otherModes() : undefined;
+    const others = site.line === NEWEST ? await otherModes() : undefined;
     const places: Record<string, Neighbour> = { b1, b2, ...others, client: lan.lan.client, here: lan.here };
     const rows = Object.keys(places).map((from) => [
       from,

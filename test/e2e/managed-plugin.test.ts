@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { install } from "../lab/debian.ts";
-import { ENGINE_LINES } from "../lab/engines.ts";
 import { LabHost } from "../lab/host.ts";
 import { BOX } from "../lab/image.ts";
 import { Underlay } from "../lab/underlay.ts";
 import { engineOrSkip } from "../support/engine-or-skip.ts";
+import { NEWEST } from "./newest-engine.ts";
 import { until } from "./until.ts";
 
 /** On a host of its own: elsewhere tsnet runs beside the engine. */
@@ -25,8 +25,7 @@ describe("managed plugin", function () {
     await install("iputils-ping", "socat");
     const underlay = await Underlay.start({ name: "plugin" });
     started.push(underlay);
-    const engine = ENGINE_LINES.at(-1) ?? ENGINE_LINES[0];
-    host = await engineOrSkip(this, LabHost.start({ name: "managed", underlay, engine }));
+    host = await engineOrSkip(this, LabHost.start({ name: "managed", underlay, engine: NEWEST }));
     started.push(host);
     // The engine's mounts are to be seen by the plugin, as they are under systemd, and the state is this host's.
     await host.exec(["sh", "-ec", "mount --make-rshared /run; mount -t tmpfs none /var/lib"]);

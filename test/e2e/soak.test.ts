@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { ENGINE_LINES } from "../lab/engines.ts";
 import { Ground } from "../soak/ground.ts";
 import { soak } from "../soak/soak.ts";
 import { engineOrSkip } from "../support/engine-or-skip.ts";
+import { NEWEST } from "./newest-engine.ts";
 
 /** Without the end. */
 const FOR_MS = 120_000;
@@ -15,7 +15,7 @@ describe("soak", function () {
   let started: Ground | undefined;
 
   before(async function () {
-    started = await engineOrSkip(this, Ground.start(ENGINE_LINES.at(-1) ?? ENGINE_LINES[0]));
+    started = await engineOrSkip(this, Ground.start(NEWEST));
   });
   after(() => started?.stop());
 

@@ -438,7 +438,7 @@ describe("macvlan backend on the kernel", () => {
     /** A container on the network, as the engine sets it up. */
     async function joined(of = network, name = "eth0"): Promise<FakeSandbox> {
       await site.driver.createNetwork(of);
-      await site.driver.createEndpoint({ ...endpoint, network: of.id });
+      await site.driver.createEndpoint(endpoint);
       const sandbox = await start();
       await site.driver.join(of.id, endpoint.id, sandbox.path);
       await sandbox.take(endpoint, name);
