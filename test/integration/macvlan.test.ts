@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Announcer } from "../../src/reconcile/announcer.ts";
-import type { Endpoint, EndpointRequest, NetworkRequest } from "../../src/model.ts";
+import type { Endpoint, NetworkRequest } from "../../src/model.ts";
 import { run } from "../lab/command.ts";
 import { FakeSandbox } from "../support/fake-sandbox.ts";
 import {
@@ -19,15 +19,12 @@ import {
   wipe,
 } from "../support/isolated.ts";
 import { memoryLog } from "../support/log.ts";
+import { CONTAINER_END, DEFAULTS, PARENT, SHIM, describeMacvlan, linkOf } from "../support/macvlan-kinds.ts";
+import { V4, V6, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { Site } from "../support/site.ts";
 import { until } from "../support/until.ts";
-import type { Moment } from "../support/world.ts";
 
-const PARENT = "wire0";
-const V4 = { subnet: "10.1.0.0/16", gateway: "10.1.0.1/16", aux: {} };
-const V6 = { subnet: "fd01::/64", gateway: "fd01::1/64", aux: {} };
-const DEFAULTS = { id: id(1), internal: false, ipv4: [V4], ipv6: [V6] };
 const ON_PARENT = { backend: "macvlan", parent: PARENT };
 
 /** One network of each kind that plans differ by; their ids are the same, so one at a time. */
@@ -46,10 +43,6 @@ const NETWORKS: Readonly<Record<string, NetworkRequest>> = {
   },
 };
 
-const MOMENTS: readonly Moment[] = ["before", "after"];
-const CONTAINER_END = linkOf(2);
-const SHIM = `tsm${id(1).slice(0, 12)}`;
-
 describe("macvlan backend on the kernel", () => {
   let site: Site;
   let atFirst: HostState;
@@ -67,133 +60,8 @@ describe("macvlan backend on the kernel", () => {
     await wipe();
   });
 
-  for (const [kind, network] of Object.entries(NETWORKS)) {
-    const endpoint = endpointOf(network, 2);
-    const access = network.options["host_access"] === "on";
-    const make = async () => {
-      await site.driver.createNetwork(network);
-      await site.driver.createEndpoint(endpoint);
-    };
-
-    describe(`a network that is ${kind}`, () => {
-      it("has for an endpoint a link for the sandbox: marked, down, with the MAC it told and the parent's MTU", async () => {
-        const parent = await ipLink(PARENT);
-        await site.driver.createNetwork(network);
-        const mac = await site.driver.createEndpoint(endpoint);
-        const link = await ipLink(CONTAINER_END);
-        assert.ok(link);
-        assert.equal(link.linkinfo?.info_kind, "macvlan");
-        assert.equal(link.address, mac);
-        assert.equal(mac === parent?.address, kind === "passthru");
-        assert.equal(link.ifalias, `tsnet endpoint ${endpoint.id}`);
-        assert.equal(link.group, "29811");
-        assert.equal(link.mtu, 1500);
-        assert.ok(!link.flags.includes("UP"));
-        const { stdout } = await run(["ip", "-d", "link", "show", CONTAINER_END]);
-        assert.match(stdout, new RegExp(`macvlan mode ${network.options["macvlan_mode"] ?? "bridge"} `));
-      });
-
-      it("is not changed by being made a second time, nor after a restart", async () => {
-        await make();
-        const [made, records] = [await hostState(), site.records()];
-        await make();
-        await site.restart();
-        await make();
-        assert.deepEqual(await hostState(), made);
-        assert.deepEqual(site.records(), records);
-        assert.deepEqual(await site.reconcile(), {});
-        assert.deepEqual(await hostState(), made);
-      });
-
-      it("leaves the host as it was, in whatever order it is deleted", async () => {
-        await make();
-        assert.notDeepEqual(await hostState(), atFirst);
-        await site.driver.deleteEndpoint(network.id, endpoint.id);
-        await site.driver.deleteNetwork(network.id);
-        assert.deepEqual(await hostState(), atFirst);
-        await make();
-        await site.restart();
-        await site.driver.deleteNetwork(network.id);
-        await site.driver.deleteNetwork(network.id);
-        assert.deepEqual(await hostState(), atFirst);
-        assert.deepEqual(site.records(), {});
-      });
-
-      it("is made again by the reconciler when all of it is gone", async () => {
-        await make();
-        const made = await hostState();
-        for (const name of [CONTAINER_END, SHIM, `tsp${id(1).slice(0, 12)}`])
-          await run(["ip", "link", "delete", name], { allowFailure: true });
-        await flushRules({ chains: true });
-        assert.notDeepEqual(await hostState(), made);
-        const drift = await site.reconcile();
-        assert.ok((drift["link"] ?? 0) >= 1);
-        assert.deepEqual(await hostState(), made);
-      });
-
-      it("leaves host and store as they were, whichever step fails, and can be made then", async function () {
-        this.timeout(120_000);
-        for (const name of ["network", "endpoint"] as const) {
-          const [host, store] = [await hostState(), JSON.stringify(site.records())];
-          let steps = 1;
-          for (let step = 0; step < steps; step += 1)
-            for (const moment of MOMENTS) {
-              site.faults.plan([step, moment]);
-              const failure = await one(name).then(() => "none", String);
-              // On a parent that is there already a network has nothing to make.
-              if (name === "network" && site.faults.calls.length === 0) break;
-              assert.match(failure, /fault (before|after) apply/);
-              const what = `${site.faults.calls[step] ?? "?"}, ${moment}`;
-              assert.deepEqual(await hostState(), host, what);
-              assert.equal(JSON.stringify(site.records()), store, what);
-              site.faults.plan();
-              await one(name);
-              steps = site.faults.calls.length;
-              assert.deepEqual(await site.reconcile(), {}, what);
-              site.faults.plan();
-              if (name === "network") await site.driver.deleteNetwork(network.id);
-              else await site.driver.deleteEndpoint(network.id, endpoint.id);
-              assert.deepEqual(await hostState(), host, what);
-            }
-          await one(name);
-        }
-      });
-
-      it("is deleted completely in the end, whichever step of that fails", async function () {
-        this.timeout(120_000);
-        for (const name of ["endpoint", "network"] as const) {
-          let steps = 1;
-          for (let step = 0; step < steps; step += 1)
-            for (const moment of MOMENTS) {
-              await make();
-              site.faults.plan([step, moment]);
-              const removal =
-                name === "endpoint"
-                  ? site.driver.deleteEndpoint(network.id, endpoint.id)
-                  : site.driver.deleteNetwork(network.id);
-              assert.match(await removal.then(() => "none", String), /fault (before|after) revert/);
-              steps = site.faults.calls.length;
-              const what = `${name}: ${site.faults.calls[step] ?? "?"}, ${moment}`;
-              site.faults.plan();
-              site.engineKnows = [];
-              await site.reconcile();
-              assert.deepEqual(await hostState(), atFirst, what);
-              assert.deepEqual(site.records(), {}, what);
-            }
-        }
-      });
-    });
-
-    async function one(name: "network" | "endpoint"): Promise<void> {
-      if (name === "network") await site.driver.createNetwork(network);
-      else await site.driver.createEndpoint(endpoint);
-    }
-
-    it(`${access ? "has" : "has no"} link of the host's own beside the containers: ${kind}`, async () => {
-      await make();
-      assert.equal((await ipLink(SHIM)) !== undefined, access);
-    });
-  }
+  for (const [kind, network] of Object.entries(NETWORKS))
+    describeMacvlan(kind, network, () => ({ site, atFirst }));
 
   for (const [mode, mac] of [
     ["bridge", "02:42:0a:01:00:02"],
@@ -573,19 +441,6 @@ describe("macvlan backend on the kernel", () => {
     });
   });
 });
-
-function endpointOf(network: NetworkRequest, number: number): EndpointRequest {
-  return {
-    network: network.id,
-    id: id(number),
-    ...(network.ipv4.length > 0 ? { ipv4: `10.1.0.${String(number)}/16` } : {}),
-    ...(network.ipv6.length > 0 ? { ipv6: `fd01::${number.toString(16)}/64` } : {}),
-  };
-}
-
-function linkOf(number: number): string {
-  return `tsc${id(number).slice(0, 12)}`;
-}
 
 /** The routes by the host's own link. */
 async function routes(): Promise<string[]> {

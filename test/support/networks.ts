@@ -2,8 +2,9 @@ import type { EndpointRequest, NetworkRequest, PortBinding } from "../../src/mod
 import { id } from "./requests.ts";
 
 const BRIDGE = "com.docker.network.bridge";
-const V4 = { subnet: "10.1.0.0/16", gateway: "10.1.0.1/16", aux: {} };
-const V6 = { subnet: "fd01::/64", gateway: "fd01::1/64", aux: {} };
+/** The subnets of a network of each family. */
+export const V4 = { subnet: "10.1.0.0/16", gateway: "10.1.0.1/16", aux: {} };
+export const V6 = { subnet: "fd01::/64", gateway: "fd01::1/64", aux: {} };
 
 /** One network of each kind that plans differ by; their ids are the same, so one at a time. */
 export const NETWORKS: Readonly<Record<string, NetworkRequest>> = {
