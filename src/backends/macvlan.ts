@@ -44,6 +44,8 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
   readonly #access: HostAccess;
   /** By parent: whether a network is its last is decided and acted upon in one. */
   readonly #parents = new KeyedLock();
+  /** Networks that no longer need their parent: their records go only after it. */
+  readonly #leaving = new Set<string>();
 
   /** @param records whom a parent or a link is shared with */
   constructor(host: Host, firewall: Pick<Firewall, "rules">, records: Records) {
@@ -145,14 +147,29 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
     }
     const { base, id: vlan } = made;
     const step = vlanLink(this.#host, { name, alias: linkAlias("parent", name), base, id: vlan });
-    const others = () => this.#records.networks().filter((other) => other.id !== id && isOn(other, name));
     return [
       {
         what: step.what,
-        apply: () => this.#parents.run(name, () => step.apply()),
-        revert: () => this.#parents.run(name, () => untilLast(step, others).revert()),
+        apply: () =>
+          this.#parents.run(name, () => {
+            this.#leaving.delete(id);
+            return step.apply();
+          }),
+        revert: () =>
+          this.#parents.run(name, () => {
+            this.#leaving.add(id);
+            return untilLast(step, () => this.#remainingOn(name)).revert();
+          }),
       },
     ];
+  }
+
+  /** Networks on a parent that need it. */
+  #remainingOn(parent: string): readonly Network[] {
+    const networks = this.#records.networks();
+    for (const id of this.#leaving)
+      if (!networks.some((network) => network.id === id)) this.#leaving.delete(id);
+    return networks.filter((network) => isOn(network, parent) && !this.#leaving.has(network.id));
   }
 
   #ruleSteps(network: MacvlanNet): Step[] {
