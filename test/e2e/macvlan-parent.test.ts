@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { addresses, defaultRoutes, interfaces, link } from "./interfaces.ts";
 import { type Neighbour, PARENT, addressed, lanAddress, reach } from "./lan.ts";
-import { NEWEST } from "./newest-engine.ts";
+import { NEWEST } from "../lab/engines.ts";
 import { onLan } from "./on-lan.ts";
 import { pings } from "./packets.ts";
 import { until } from "./until.ts";

@@ -1,8 +1,6 @@
-import { ENGINE_LINES, type EngineLine } from "../lab/engines.ts";
+import { NEWEST } from "../lab/engines.ts";
 import { onEngine } from "./each-engine.ts";
 import type { Site } from "./site.ts";
-
-export const NEWEST: EngineLine = ENGINE_LINES[ENGINE_LINES.length - 1] ?? ENGINE_LINES[0];
 
 /** Defines tests for the newest engine only, where the engine makes no difference; otherwise as `onEachEngine`. */
 export function onNewestEngine(subject: string, define: (site: Site) => void): void {

@@ -8,6 +8,9 @@ export const ENGINE_LINES = ["20.10", "26.1", "28.5"] as const;
 /** Release line of an engine, as `docker version` begins. */
 export type EngineLine = (typeof ENGINE_LINES)[number];
 
+/** The newest of them, for what an engine makes no difference to. */
+export const NEWEST: EngineLine = ENGINE_LINES[2];
+
 /** A Docker engine that lies unpacked on this machine and can be run from there. */
 export interface Engine {
   readonly line: EngineLine;
