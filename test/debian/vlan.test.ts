@@ -1,0 +1,216 @@
+import assert from "node:assert/strict";
+import { isDeepStrictEqual } from "node:util";
+import type { NetworkRequest } from "../../src/model.ts";
+import { run } from "../lab/command.ts";
+import { FakeSandbox } from "../support/fake-sandbox.ts";
+import {
+  type HostState,
+  hostState,
+  ip,
+  ipLink,
+  mustBeIsolated,
+  plugWire,
+  wipe,
+} from "../support/isolated.ts";
+import { CONTAINER_END, DEFAULTS, PARENT, describeMacvlan } from "../support/macvlan-kinds.ts";
+import { endpointOf } from "../support/networks.ts";
+import { id } from "../support/requests.ts";
+import { Site } from "../support/site.ts";
+import { until as untilIn } from "../support/until.ts";
+
+const VLAN = `${PARENT}.50`;
+const network: NetworkRequest = { ...DEFAULTS, options: { backend: "macvlan", parent: VLAN } };
+const second: NetworkRequest = { ...network, id: id(0x100) };
+const endpoint = endpointOf(network, 2);
+
+describe("a parent that is a VLAN", () => {
+  let site: Site;
+  let atFirst: HostState;
+  const sandboxes: FakeSandbox[] = [];
+
+  before(mustBeIsolated);
+  beforeEach(async () => {
+    await plugWire();
+    atFirst = await hostState();
+    site = new Site();
+  });
+  afterEach(async () => {
+    await site.stop();
+    for (const sandbox of sandboxes.splice(0)) await sandbox.end();
+    await wipe();
+  });
+
+  describeMacvlan("on a VLAN that is made", network, () => ({ site, atFirst }));
+  it("is made: tagged, up, marked, with the MTU of the link below", async () => {
+    await ip(`link set ${PARENT} mtu 1400`);
+    await site.driver.createNetwork(network);
+    const link = await ipLink(VLAN);
+    assert.ok(link);
+    assert.ok(link.flags.includes("UP"));
+    assert.equal(link.mtu, 1400);
+    assert.equal(link.ifalias, `tsnet parent ${VLAN}`);
+    const { stdout } = await run(["ip", "-d", "link", "show", VLAN]);
+    assert.match(stdout, /vlan protocol 802\.1Q id 50 /);
+    assert.ok(stdout.includes(`${VLAN}@${PARENT}:`));
+  });
+
+  it("goes with the last of its networks, whichever that is", async () => {
+    for (const [first, last] of [
+      [network, second],
+      [second, network],
+    ] as const) {
+      await site.driver.createNetwork(network);
+      await site.driver.createNetwork(second);
+      const made = (await ipLink(VLAN))?.ifindex;
+      await site.driver.deleteNetwork(first.id);
+      assert.equal((await ipLink(VLAN))?.ifindex, made);
+      await site.restart();
+      await site.driver.deleteNetwork(last.id);
+      assert.deepEqual(await hostState(), atFirst);
+    }
+  });
+
+  it("goes when two networks are made and deleted on it at the same time", async () => {
+    const both = [network, second];
+    for (let turn = 0; turn < 2; turn += 1) {
+      await Promise.all(both.map((one) => site.driver.createNetwork(one)));
+      assert.ok(await ipLink(VLAN));
+      await Promise.all(both.map((one) => site.driver.deleteNetwork(one.id)));
+      assert.deepEqual(await hostState(), atFirst);
+    }
+  });
+
+  it("is not changed or deleted if it was there", async () => {
+    await ip(`link add link ${PARENT} name ${VLAN} type vlan id 50`, `link set ${VLAN} mtu 1450 up`);
+    const before = { host: await hostState(), link: await ipLink(VLAN) };
+    await site.driver.createNetwork(network);
+    await site.driver.createEndpoint(endpoint);
+    assert.deepEqual(await ipLink(VLAN), before.link);
+    assert.equal((await ipLink(CONTAINER_END))?.mtu, 1450);
+    await site.driver.deleteNetwork(network.id);
+    assert.deepEqual(await hostState(), before.host);
+  });
+
+  it("carries what has its tag, and nothing else, both ways", async () => {
+    const lan = await sandbox();
+    await ip(`link set wire1 netns ${String(lan.pid)}`);
+    await lan.ip("link set wire1 up");
+    for (const [number, link] of [
+      [50, "wire1.50"],
+      [51, "wire1.51"],
+    ] as const) {
+      await lan.ip(`link add link wire1 name ${link} type vlan id ${String(number)}`);
+      await lan.ip(`link set ${link} up`);
+    }
+    const container = await joined();
+    await lan.ip("address add 10.1.0.9/16 dev wire1.50");
+    await until("the LAN to be reached", () => pings(container, "10.1.0.9"));
+    await until("the container to be reached", () => pings(lan, "10.1.0.2"));
+    for (const [from, to] of [
+      ["wire1.50", "wire1.51"],
+      ["wire1.51", "wire1"],
+    ] as const) {
+      await lan.ip(`address del 10.1.0.9/16 dev ${from}`);
+      await lan.ip(`address add 10.1.0.9/16 dev ${to}`);
+      assert.equal(await pings(container, "10.1.0.9"), false, to);
+      assert.equal(await pings(lan, "10.1.0.2"), false, to);
+    }
+  });
+
+  for (const [what, act] of Object.entries({
+    "it is deleted": () => ip(`link delete ${VLAN}`),
+    "the link below is deleted and comes back": async () => {
+      await ip(`link delete ${PARENT}`);
+      await until("the loss to be noticed", () => trouble()?.endsWith(`parent ${VLAN} is gone`) === true);
+      await plugWire();
+    },
+  }))
+    it(`is made again, with the containers' links inside their sandboxes, after ${what}`, async () => {
+      const container = await joined();
+      const [host, inside] = [await hostState(), await container.describe()];
+      await site.reconciler.start();
+      await act();
+      await until("everything is back", async () => {
+        if (!(await container.links()).includes("eth0")) return false;
+        return isDeepStrictEqual([await hostState(), await container.describe()], [host, inside]);
+      });
+      await until("the network is well", () => trouble() === undefined);
+      assert.deepEqual(await site.reconcile(), {});
+    });
+
+  it("follows the MTU of the link below, with the containers, up and down", async () => {
+    const container = await joined();
+    await site.reconciler.start();
+    for (const mtu of [1400, 9000, 1500]) {
+      await ip(`link set ${PARENT} mtu ${String(mtu)}`);
+      await until(`an MTU of ${String(mtu)}`, async () => {
+        const above = [(await ipLink(VLAN))?.mtu, (await container.describe()).mtu];
+        return isDeepStrictEqual(above, [mtu, mtu]);
+      });
+    }
+  });
+
+  it("is made on a link that is down, told of, and works once that is up", async () => {
+    await ip(`link set ${PARENT} down`);
+    await site.reconciler.start();
+    const container = await joined();
+    await site.reconcile();
+    assert.equal(trouble(), `parent ${VLAN} is down`);
+    await ip(`link set ${PARENT} up`);
+    await until("the network is well", () => trouble() === undefined);
+    await until("the container has a carrier", async () =>
+      (await container.describe()).flags.includes("LOWER_UP"),
+    );
+  });
+
+  it("is put up again when somebody sets it down", async () => {
+    await site.driver.createNetwork(network);
+    await site.reconciler.start();
+    await ip(`link set ${VLAN} down`);
+    await until("it is up", async () => (await ipLink(VLAN))?.flags.includes("UP") === true);
+  });
+
+  it("that another link has the tag of is refused in one line, and the host is as it was", async () => {
+    await ip(`link add link ${PARENT} name other type vlan id 50`);
+    const before = await hostState();
+    await assert.rejects(site.driver.createNetwork(network), /^[^\n]*wire0\.50[^\n]*$/);
+    assert.deepEqual(await hostState(), before);
+    assert.deepEqual(site.records(), {});
+  });
+
+  it("is not needed for a network without a parent: that has a dummy", async () => {
+    await site.driver.createNetwork({ ...DEFAULTS, options: { backend: "macvlan" } });
+    assert.equal((await ipLink(`tsp${id(1).slice(0, 12)}`))?.linkinfo?.info_kind, "dummy");
+  });
+
+  /** A container on the network, as the engine sets it up. */
+  async function joined(): Promise<FakeSandbox> {
+    await site.driver.createNetwork(network);
+    await site.driver.createEndpoint(endpoint);
+    const container = await sandbox();
+    await site.driver.join(network.id, endpoint.id, container.path);
+    await container.take(endpoint, "eth0");
+    return container;
+  }
+
+  async function sandbox(): Promise<FakeSandbox> {
+    const made = await FakeSandbox.start();
+    sandboxes.push(made);
+    return made;
+  }
+
+  function trouble(): string | undefined {
+    return site.reconciler.health.degraded.get(`network ${network.id}`);
+  }
+});
+
+/** In user mode everything takes ten times as long. */
+async function until(what: string, condition: () => unknown): Promise<void> {
+  await untilIn(what, condition, { timeoutMs: 60_000, everyMs: 50 });
+}
+
+/** Whether an echo request is answered within a second. */
+async function pings({ path }: FakeSandbox, address: string): Promise<boolean> {
+  const command = ["nsenter", `--net=${path}`, "ping", "-c", "1", "-W", "1", address];
+  return (await run(command, { allowFailure: true })).code === 0;
+}
