@@ -1,5 +1,5 @@
 import type { Side } from "./lab.ts";
-import { type Summary, summarize } from "./statistics.ts";
+import { type Summary, ratioInterval, summarize } from "./statistics.ts";
 
 /** Something both sides are measured at. */
 export interface Measure {
@@ -22,7 +22,10 @@ export interface Verdict {
   readonly engine: Summary;
   /** tsnet's median over the engine's. */
   readonly ratio: number;
-  readonly met: boolean;
+  /** Where that lies with 95 % confidence. */
+  readonly interval: readonly [low: number, high: number];
+  /** `even` where the goal is parity and chance alone may be what is missing. */
+  readonly outcome: "met" | "even" | "missed";
 }
 
 /** Collects the samples of a section. */
@@ -48,9 +51,12 @@ export function isTime({ unit }: Measure): boolean {
 
 /** Compares the medians. */
 export function judge(comparison: Comparison): Verdict {
-  const tsnet = summarize(comparison.samples.tsnet);
-  const engine = summarize(comparison.samples.engine);
+  const { goal, samples } = comparison;
+  const tsnet = summarize(samples.tsnet);
+  const engine = summarize(samples.engine);
   const ratio = tsnet.median / engine.median;
-  const met = isTime(comparison) ? ratio <= comparison.goal : ratio >= comparison.goal;
-  return { tsnet, engine, ratio, met };
+  const interval = ratioInterval(samples.tsnet, samples.engine);
+  const met = isTime(comparison) ? ratio <= goal : ratio >= goal;
+  const even = goal === 1 && interval[0] <= 1 && interval[1] >= 1;
+  return { tsnet, engine, ratio, interval, outcome: met ? "met" : even ? "even" : "missed" };
 }

@@ -9,15 +9,15 @@ import type { Summary } from "./statistics.ts";
 export function comparisonTable(comparisons: readonly Comparison[], engine: string): string {
   const head = ["", "unit", "tsnet", engine, "ratio", "goal", "", "reference", "n"];
   const rows = comparisons.map((comparison) => {
-    const { tsnet, engine, ratio, met } = judge(comparison);
+    const { tsnet, engine, ratio, interval, outcome } = judge(comparison);
     return [
       comparison.what,
       comparison.unit,
       spread(tsnet),
       spread(engine),
-      ratio.toFixed(2),
+      `${ratio.toFixed(2)} (${interval.map((end) => end.toFixed(2)).join("–")})`,
       `${isTime(comparison) ? "≤" : "≥"} ${comparison.goal.toFixed(1)}`,
-      met ? "met" : "missed",
+      outcome,
       comparison.reference?.toString() ?? "",
       String(tsnet.n),
     ];
