@@ -1,5 +1,5 @@
 import { ConflictError } from "../errors.ts";
-import { LEAVING_GROUP, LINK_GROUP } from "../names.ts";
+import { LEAVING_GROUP, LINK_GROUP, ownerOf } from "../names.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link, LinkSettings, Links } from "../kernel/link.ts";
 
@@ -18,6 +18,11 @@ export function mustBeOurs(link: Link, kind: string, alias: string): void {
     );
   if (link.alias !== alias && link.alias !== "")
     throw new ConflictError(`link ${name} exists and belongs to "${link.alias}"`);
+}
+
+/** Whether nothing says that it was made by tsnet. */
+export function isForeign({ group, alias }: Link): boolean {
+  return group !== LINK_GROUP && ownerOf(alias) === undefined;
 }
 
 /** Sets what differs. Resolves to how that was, or false if nothing did. */

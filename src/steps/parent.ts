@@ -2,7 +2,7 @@ import { KernelError, isErrno } from "../errors.ts";
 import { LINK_GROUP } from "../names.ts";
 import type { Step } from "../step.ts";
 import type { Host } from "../kernel/host.ts";
-import { discardOwn, mustBeOurs, settle } from "./own-link.ts";
+import { discardOwn, isForeign, mustBeOurs, settle } from "./own-link.ts";
 
 /** A link that leads nowhere: what is sent through it is dropped. */
 export interface PrivateParentSpec {
@@ -43,7 +43,7 @@ export function privateParent(host: Host, { name, alias, kind, mac, mtu }: Priva
   };
 }
 
-/** The VLAN's link, up if the one below it is, and with its MTU. The host itself has no address on it. */
+/** The VLAN's link, up if the one below it is, and with its MTU, unless it is somebody else's. The host itself has no address on it. */
 export function vlanLink(host: Host, { name, alias, base, id }: VlanSpec): Step {
   return {
     what: `link ${name} type vlan id ${String(id)}`,
@@ -51,6 +51,8 @@ export function vlanLink(host: Host, { name, alias, base, id }: VlanSpec): Step 
       const [there, below] = await Promise.all([host.link(name), host.links.get(base)]);
       if (!below) throw new KernelError(`ip link add link ${base} name ${name}`, "ENODEV", `no link ${base}`);
       if (there) {
+        // The host's own set-up may have made it meanwhile, as when it starts anew; then it is used as it is.
+        if (isForeign(there)) return false;
         mustBeOurs(there, "vlan", alias);
         const changed = await settle(host, there, { alias, mtu: below.mtu });
         // The kernel brings it up together with the one below.

@@ -91,6 +91,18 @@ describe("a parent that is a VLAN", () => {
     assert.deepEqual(await hostState(), before.host);
   });
 
+  it("is used as it is, and stays, where the host has made it while there was none", async () => {
+    const container = await joined();
+    await ip(`link delete ${VLAN}`);
+    await ip(`link add link ${PARENT} name ${VLAN} type vlan id 50`, `link set ${VLAN} mtu 1450 up`);
+    const made = { ...(await hostState()), link: await ipLink(VLAN) };
+    await site.reconcile();
+    assert.equal((await container.describe()).mtu, 1450);
+    assert.equal(site.reconciler.health.degraded.size, 0);
+    await site.driver.deleteNetwork(network.id);
+    assert.deepEqual({ ...(await hostState()), link: await ipLink(VLAN) }, made);
+  });
+
   it("carries what has its tag, and nothing else, both ways", async () => {
     const lan = await sandbox();
     await ip(`link set wire1 netns ${String(lan.pid)}`);

@@ -123,6 +123,15 @@ describe("MacvlanBackend", () => {
       for (const step of backend.network(network)) assert.equal(await step.apply(), false);
     });
 
+    it("is a VLAN that is left alone where somebody else has made it while there was none", async () => {
+      const network = await create({ parent: "eth0.50" });
+      links.unplug("eth0.50");
+      links.plug("eth0.50", { kind: "vlan", mtu: 1400 });
+      for (const step of backend.network(network)) assert.equal(await step.apply(), false);
+      await remove(network);
+      assert.equal(links.get("eth0.50")?.mtu, 1400);
+    });
+
     it("is refused as a VLAN in one line by a kernel without 802.1q", async () => {
       links.kinds = ["macvlan", "dummy"];
       await assert.rejects(create({ parent: "eth0.50" }), {
