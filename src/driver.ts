@@ -61,12 +61,10 @@ export class Driver {
     try {
       await this.#create(request);
     } catch (error) {
-      if (!(error instanceof TakenError) || !(await this.#isForgotten(error.by))) throw error;
-      this.#log.warn(
-        { network: error.by },
-        "the engine no longer knows this, which is in the way; deleting it",
-      );
-      await this.deleteNetwork(error.by);
+      if (!(error instanceof TakenError)) throw error;
+      const other = this.#state.network(error.by);
+      // Without a record it has gone meanwhile, or is only being made: then it is in the way once more.
+      if (other) await this.#deleteForgotten(other, error);
       await this.#create(request);
     }
   }
@@ -96,9 +94,11 @@ export class Driver {
     });
   }
 
-  async #isForgotten(id: string): Promise<boolean> {
-    const network = this.#state.network(id);
-    return network !== undefined && (await isForgotten(network, () => this.#engine.knowsNetwork(id)));
+  /** @throws what it is given, unless the engine has forgotten that network */
+  async #deleteForgotten({ id, createdAt }: Network, otherwise: TakenError): Promise<void> {
+    if (!(await isForgotten({ createdAt }, () => this.#engine.knowsNetwork(id)))) throw otherwise;
+    this.#log.warn({ network: id }, "the engine no longer knows this, which is in the way; deleting it");
+    await this.deleteNetwork(id);
   }
 
   /** It is made, whatever is wrong with what it sits on. */

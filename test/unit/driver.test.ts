@@ -234,6 +234,22 @@ describe("Driver", () => {
       );
     });
 
+    it("has it, when that one is deleted while it is asked for", async () => {
+      await driver.createNetwork(NETWORK);
+      const survey = async () => {
+        if (store.list(`network/${id(1)}`).length === 0) return { mtu: 1500 };
+        await driver.deleteNetwork(id(1));
+        throw new TakenError(id(1), "it is taken");
+      };
+      const backends = { bridge: Object.assign(new FakeBackend(world), { survey }) };
+      driver = new Driver(new State(store), backends, ALL_KNOWN, memoryLog().log);
+      await driver.createNetwork({ ...NETWORK, id: id(5) });
+      assert.deepEqual(
+        store.list("").map(({ key }) => key),
+        [`network/${id(5)}`],
+      );
+    });
+
     for (const [when, ageMs, knows] of [
       ["the engine knows that one", 3000, [id(1)]],
       ["that one was made a moment ago", 1000, []],
