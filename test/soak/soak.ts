@@ -10,7 +10,7 @@ import { FAULTS, FORGOTTEN_MS, type Fault, removeStrays } from "./faults.ts";
 import type { Ground } from "./ground.ts";
 import { type Operation, compatible, draw } from "./operations.ts";
 import { Random } from "./random.ts";
-import { type World, lookAt } from "./world.ts";
+import { type World, lastWord, lookAt } from "./world.ts";
 
 /** What a soak is given. */
 export interface SoakOptions {
@@ -206,7 +206,10 @@ class Soak {
         if (withinMs > 0) this.#slowest = Math.max(this.#slowest, took);
         return;
       }
-      if (took > withinMs) throw new Error(wrong.join("; "));
+      if (took > withinMs) {
+        for (const name of ended) wrong.push(`${name}: ${await lastWord(this.#ground.host, name)}`);
+        throw new Error(wrong.join("; "));
+      }
       await sleep(LOOK_AGAIN_MS);
     }
   }

@@ -91,3 +91,11 @@ async function isRunning(api: Docker, id: string): Promise<boolean | undefined> 
       () => undefined,
     );
 }
+
+/** What the engine says of a container that does not run: why its last start failed, or how it is. */
+export async function lastWord({ api }: LabHost, name: string): Promise<string> {
+  return await api
+    .getContainer(name)
+    .inspect()
+    .then(({ State: { Error: error, Status } }) => error || Status, String);
+}
