@@ -1,5 +1,5 @@
 import koffi from "koffi";
-import { openSync } from "node:fs";
+import { openSync, readdirSync, readlinkSync } from "node:fs";
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../errors.ts";
 
@@ -25,4 +25,19 @@ export function inNetns<T>(netns: number, fn: () => T): T {
     // In the wrong namespace the daemon would repair the container as if it were the host.
     if (setns(home, CLONE_NEWNET) !== 0) process.abort();
   }
+}
+
+/** The network namespaces of all processes that can be seen from here (proc(5)), a path for each, without the own one. */
+export function processNamespaces(): string[] {
+  const own = readlinkSync("/proc/self/ns/net");
+  const paths = new Map<string, string>();
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name)))
+    try {
+      const path = `/proc/${pid}/ns/net`;
+      paths.set(readlinkSync(path), path);
+    } catch {
+      // The process ended meanwhile.
+    }
+  paths.delete(own);
+  return [...paths.values()];
 }

@@ -7,6 +7,7 @@ import { announce } from "../kernel/announce.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link, LinkSettings, MacvlanMode, NewLink } from "../kernel/link.ts";
 import { discardOwn, mustBeOurs, settle } from "./own-link.ts";
+import { processNamespaces } from "../kernel/netns.ts";
 import { Sandbox } from "../kernel/sandbox.ts";
 
 /** A container's own link on a parent. */
@@ -88,7 +89,8 @@ export function macvlanLink(host: Host, spec: MacvlanSpec): Step {
       // The engine has not given it back: it is still in a sandbox, or went with it.
       await discardOwn(host, standIn, alias);
       const sandbox = joined?.sandbox ?? spec.left;
-      if (sandbox) await removeInside(sandbox, alias);
+      if (sandbox && (await removeInside(sandbox, alias))) return;
+      await removeStray(host, spec);
     },
   };
 }
@@ -268,15 +270,28 @@ async function configure(inside: Sandbox, name: string, { addresses, gateways }:
 
 const DEFAULT: Record<Family, string> = { 4: "0.0.0.0/0", 6: "::/0" };
 
-async function removeInside(sandbox: string, alias: string): Promise<void> {
+/** Resolves to whether it was there. */
+async function removeInside(sandbox: string, alias: string): Promise<boolean> {
   const inside = Sandbox.open(sandbox);
-  if (!inside) return;
+  if (!inside) return false;
   try {
     const mine = (await inside.links.list()).find((link) => link.alias === alias);
     if (mine) await inside.links.delete(mine.name);
+    return mine !== undefined;
   } finally {
     inside.close();
   }
+}
+
+/**
+ * Looks for it in every process's namespace, if the parent says that it is somewhere. An engine that was killed may take a container for
+ * ended that runs on, and have another namespace under its sandbox's path; it gives the address, and so the MAC, to the next one then.
+ */
+async function removeStray(host: Host, { parent, mode, mac, alias }: MacvlanSpec): Promise<void> {
+  const below = await host.links.get(parent);
+  // The parent does not tell of one in mode passthru.
+  if (!below || (mode !== "passthru" && !(await host.neighbours.takenBy(below.index)).has(mac))) return;
+  for (const namespace of processNamespaces()) if (await removeInside(namespace, alias)) return;
 }
 
 /** What it was called, as the engine still has it; the lowest that is free if that was never seen, or is taken. */

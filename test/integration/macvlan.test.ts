@@ -280,6 +280,20 @@ describe("macvlan backend on the kernel", () => {
       assert.equal(await ipLink(CONTAINER_END), undefined);
     });
 
+    for (const mode of ["bridge", "passthru"])
+      it(`goes with its endpoint from a sandbox that runs on where the engine has another under its path: ${mode}`, async () => {
+        const options = { backend: "macvlan", parent: PARENT, macvlan_mode: mode };
+        await site.driver.createNetwork({ ...network, options });
+        await site.driver.createEndpoint(endpoint);
+        const [sandbox, other] = [await start(), await start()];
+        await site.driver.join(network.id, endpoint.id, other.path);
+        await sandbox.take(endpoint, "eth0");
+        await site.driver.leave(network.id, endpoint.id);
+        await site.driver.deleteEndpoint(network.id, endpoint.id);
+        assert.deepEqual(await sandbox.links(), ["lo"]);
+        assert.deepEqual(await other.links(), ["lo"]);
+      });
+
     it("is nothing to repair in a sandbox that is gone or not there yet", async () => {
       const sandbox = await joined();
       await sandbox.end();
