@@ -114,8 +114,8 @@ const END = `pids=$(grep -ls "/$0" /proc/[0-9]*/cgroup | cut -d/ -f3)
   if [ -n "$pids" ]; then kill -9 $pids; else ls -d /run/docker/containerd/daemon/*.task/moby/"$0"; fi`;
 
 /**
- * Removes containers that an engine was just starting when it was killed: the next one says that they do not run, and can
- * neither stop nor start them ("cannot delete running task", "already exists", "file exists").
+ * Removes containers that an engine was just starting when it was killed: the next one says that they do not run, or starts
+ * them again and again, and can neither stop nor start them ("cannot delete running task", "already exists", "file exists").
  *
  * @param cutOff names of what the engine was asked to change; others are those of which something is left
  * @returns names of those removed
@@ -124,9 +124,11 @@ export async function removeStrays(host: Ground["host"], cutOff: readonly string
   const containers = await host.api.listContainers({ all: true });
   const states = await Promise.all(containers.map(({ Id }) => host.api.getContainer(Id).inspect()));
   const strays: string[] = [];
-  for (const { Id, Name } of states.filter(({ State: { Running } }) => !Running)) {
+  for (const { Id, Name, State } of states) {
+    const name = Name.slice(1);
+    if (State.Running && !cutOff.includes(name)) continue;
     const { code } = await host.exec(["sh", "-c", END, Id], { allowFailure: true });
-    if (code === 0 || cutOff.includes(Name.slice(1))) strays.push(Name.slice(1));
+    if (code === 0 || cutOff.includes(name)) strays.push(name);
   }
   if (strays.length > 0) await host.docker("rm", "-f", ...strays);
   return strays;
