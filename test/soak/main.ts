@@ -2,6 +2,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { randomInt } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { type EngineLine, parseEngineLine } from "../lab/engines.ts";
+import type { LabHost } from "../lab/host.ts";
 import { Ground } from "./ground.ts";
 import { soak } from "./soak.ts";
 
@@ -23,7 +24,7 @@ const program = new Command("npm run soak --")
   .option("--minutes <n>", "how long, without the end", parseCount, 30)
   .option("--seed <n>", "repeats what another run drew (default: a new one)", parseCount)
   .option("--engine <line>", "20.10, 26.1 or 28.5 (20, 26, 28)", parseEngineLine, "28.5")
-  .option("--log <file>", "where tsnet's and the engine's log go if it fails")
+  .option("--log <file>", "where tsnet's and the engine's log, and the containers' links, go if it fails")
   .action(main);
 
 async function main({ minutes, seed = randomInt(1, SEEDS), engine, log }: Options): Promise<void> {
@@ -33,7 +34,8 @@ async function main({ minutes, seed = randomInt(1, SEEDS), engine, log }: Option
   try {
     await soak(ground, { seed, forMs: minutes * MINUTE_MS, progress: print }).catch(
       async (error: unknown) => {
-        if (log) await writeFile(log, (await host.tsnetLog()) + (await host.engineLog()));
+        const parts = [host.tsnetLog(), host.engineLog(), linksInside(host)];
+        if (log) await writeFile(log, (await Promise.all(parts)).join("\n"));
         throw error;
       },
     );
@@ -41,6 +43,16 @@ async function main({ minutes, seed = randomInt(1, SEEDS), engine, log }: Option
   } finally {
     await ground.stop();
   }
+}
+
+/** What `ip link` says in each container that runs. */
+async function linksInside(host: LabHost): Promise<string> {
+  const containers = await host.api.listContainers();
+  const links = containers.map(async ({ Id, Names }) => {
+    const { stdout } = await host.inContainer(Id, ["ip", "-d", "link"], { allowFailure: true });
+    return `${Names.join(" ")}\n${stdout}`;
+  });
+  return (await Promise.all(links)).join("\n");
 }
 
 function print(line: string): void {
