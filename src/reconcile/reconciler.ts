@@ -265,9 +265,13 @@ export class Reconciler {
     const moved = gone ? this.#parents.moved(link, owner) : undefined;
     if (owner?.kind === "endpoint" && link.kind === "veth" && link.master === 0)
       this.#onFreePort(link, owner.id);
-    if (moved) this.#companions.onMoved(moved);
+    if (owner && moved) {
+      this.#companions.onMoved(moved);
+      // In its sandbox it has a name, which is to be remembered before its parent may go, and with that the link.
+      this.#schedule.soon(`name of ${owner.id}`, LINK_SETTLE_MS, () => this.#ownedLink(owner));
+    }
     if (owner) {
-      // In its sandbox it has a name, which is to be remembered, and the parent may have come since it was made.
+      // The parent may have come since it was made.
       const afterMs = gone && isContainerEnd(link.name) ? MOVED_MS : LINK_SETTLE_MS;
       this.#schedule.soon(`${owner.kind} ${owner.id}`, afterMs, () => this.#ownedLink(owner));
     }

@@ -236,12 +236,16 @@ describe("macvlan backend on the kernel", () => {
       assert.deepEqual(await macs(), before);
     });
 
-    it("has the name that the engine gave it, also where a lower number is free, until the container leaves", async () => {
+    it("has the name that the engine gave it, also where a lower number is free, until the container leaves", async function () {
+      // As below.
+      this.retries(2);
       await site.reconciler.start();
       const sandbox = await joined(network, "eth1");
       const before = await sandbox.describe("eth1");
       const known = () => (site.records()[`endpoint/${network.id}/${endpoint.id}`] as Endpoint).ifname;
+      const joinedAt = Date.now();
       await until("its name to be on record", () => known() === "eth1");
+      assert.ok(Date.now() - joinedAt < 500, `it took ${String(Date.now() - joinedAt)} ms`);
       await ip("link delete wire0");
       await plugWire();
       await until("it is as it was", async () => isDeepStrictEqual(await sandbox.describe("eth1"), before));
