@@ -34,8 +34,11 @@ async function main({ minutes, seed = randomInt(1, SEEDS), engine, log }: Option
   try {
     await soak(ground, { seed, forMs: minutes * MINUTE_MS, progress: print }).catch(
       async (error: unknown) => {
-        const parts = [host.tsnetLog(), host.engineLog(), linksInside(host)];
-        if (log) await writeFile(log, (await Promise.all(parts)).join("\n"));
+        if (log) {
+          // An engine that does not answer must not cost the logs.
+          const parts = [host.tsnetLog(), host.engineLog(), linksInside(host).catch(String)];
+          await writeFile(log, (await Promise.all(parts)).join("\n"));
+        }
         throw error;
       },
     );
