@@ -265,10 +265,11 @@ export class Reconciler {
     const moved = gone ? this.#parents.moved(link, owner) : undefined;
     if (owner?.kind === "endpoint" && link.kind === "veth" && link.master === 0)
       this.#onFreePort(link, owner.id);
-    if (owner && moved) {
+    if (moved) {
+      const { network, id } = moved;
       this.#companions.onMoved(moved);
       // In its sandbox it has a name, which is to be remembered before its parent may go, and with that the link.
-      this.#schedule.soon(`name of ${owner.id}`, LINK_SETTLE_MS, () => this.#ownedLink(owner));
+      this.#schedule.soon(`name of ${id}`, LINK_SETTLE_MS, () => this.#endpoint(network, id));
     }
     if (owner) {
       // The parent may have come since it was made.
