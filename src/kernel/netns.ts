@@ -1,7 +1,8 @@
 import koffi from "koffi";
-import { openSync, readdirSync, readlinkSync } from "node:fs";
+import { openSync, readlinkSync } from "node:fs";
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../errors.ts";
+import { processIds } from "./processes.ts";
 
 const CLONE_NEWNET = 0x4000_0000;
 
@@ -27,11 +28,11 @@ export function inNetns<T>(netns: number, fn: () => T): T {
   }
 }
 
-/** The network namespaces of all processes that can be seen from here (proc(5)), a path for each, without the own one. */
+/** The network namespaces of all processes, a path for each, without the own one. */
 export function processNamespaces(): string[] {
   const own = readlinkSync("/proc/self/ns/net");
   const paths = new Map<string, string>();
-  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name)))
+  for (const pid of processIds())
     try {
       const path = `/proc/${pid}/ns/net`;
       paths.set(readlinkSync(path), path);

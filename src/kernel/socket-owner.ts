@@ -1,5 +1,6 @@
 import { readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
+import { processIds } from "./processes.ts";
 
 /**
  * Which other process has a socket open: looks for it among every process's descriptors (proc(5)).
@@ -9,9 +10,7 @@ import { basename } from "node:path";
  */
 export function socketOwner(inode: string): string | undefined {
   const link = `socket:[${inode}]`;
-  for (const pid of readdirSync("/proc").filter(
-    (name) => /^\d+$/.test(name) && Number(name) !== process.pid,
-  )) {
+  for (const pid of processIds().filter((pid) => Number(pid) !== process.pid)) {
     try {
       const open = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
       if (open.includes(link)) return `process ${pid} (${programOf(pid)})`;
