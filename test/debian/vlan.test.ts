@@ -2,21 +2,14 @@ import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import type { NetworkRequest } from "../../src/model.ts";
 import { run } from "../lab/command.ts";
-import { FakeSandbox } from "../support/fake-sandbox.ts";
-import {
-  type HostState,
-  hostState,
-  ip,
-  ipLink,
-  mustBeIsolated,
-  plugWire,
-  wipe,
-} from "../support/isolated.ts";
+import type { FakeSandbox } from "../support/fake-sandbox.ts";
+import { type HostState, hostState, ip, ipLink, plugWire } from "../support/isolated.ts";
 import { CONTAINER_END, DEFAULTS, PARENT, describeMacvlan } from "../support/macvlan-kinds.ts";
 import { endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
-import { Site } from "../support/site.ts";
+import type { Site } from "../support/site.ts";
 import { until as untilIn } from "../support/until.ts";
+import { onWire } from "../support/wired-host.ts";
 
 const VLAN = `${PARENT}.50`;
 const network: NetworkRequest = { ...DEFAULTS, options: { backend: "macvlan", parent: VLAN } };
@@ -24,23 +17,16 @@ const second: NetworkRequest = { ...network, id: id(0x100) };
 const endpoint = endpointOf(network, 2);
 
 describe("a parent that is a VLAN", () => {
+  const host = onWire();
   let site: Site;
   let atFirst: HostState;
-  const sandboxes: FakeSandbox[] = [];
 
-  before(mustBeIsolated);
-  beforeEach(async () => {
-    await plugWire();
-    atFirst = await hostState();
-    site = new Site();
-  });
-  afterEach(async () => {
-    await site.stop();
-    for (const sandbox of sandboxes.splice(0)) await sandbox.end();
-    await wipe();
+  beforeEach(() => {
+    ({ site, atFirst } = host);
   });
 
-  describeMacvlan("on a VLAN that is made", network, () => ({ site, atFirst }));
+  describeMacvlan("on a VLAN that is made", network, host);
+
   it("is made: tagged, up, marked, with the MTU of the link below", async () => {
     await ip(`link set ${PARENT} mtu 1400`);
     await site.driver.createNetwork(network);
@@ -92,7 +78,7 @@ describe("a parent that is a VLAN", () => {
   });
 
   it("is used as it is, and stays, where the host has made it while there was none", async () => {
-    const container = await joined();
+    const container = await host.joined(network);
     await ip(`link delete ${VLAN}`);
     await ip(`link add link ${PARENT} name ${VLAN} type vlan id 50`, `link set ${VLAN} mtu 1450 up`);
     const made = { ...(await hostState()), link: await ipLink(VLAN) };
@@ -104,7 +90,7 @@ describe("a parent that is a VLAN", () => {
   });
 
   it("carries what has its tag, and nothing else, both ways", async () => {
-    const lan = await sandbox();
+    const lan = await host.sandbox();
     await ip(`link set wire1 netns ${String(lan.pid)}`);
     await lan.ip("link set wire1 up");
     for (const [number, link] of [
@@ -114,7 +100,7 @@ describe("a parent that is a VLAN", () => {
       await lan.ip(`link add link wire1 name ${link} type vlan id ${String(number)}`);
       await lan.ip(`link set ${link} up`);
     }
-    const container = await joined();
+    const container = await host.joined(network);
     await lan.ip("address add 10.1.0.9/16 dev wire1.50");
     await until("the LAN to be reached", () => pings(container, "10.1.0.9"));
     await until("the container to be reached", () => pings(lan, "10.1.0.2"));
@@ -138,20 +124,20 @@ describe("a parent that is a VLAN", () => {
     },
   }))
     it(`is made again, with the containers' links inside their sandboxes, after ${what}`, async () => {
-      const container = await joined();
-      const [host, inside] = [await hostState(), await container.describe()];
+      const container = await host.joined(network);
+      const [outside, inside] = [await hostState(), await container.describe()];
       await site.reconciler.start();
       await act();
       await until("everything is back", async () => {
         if (!(await container.links()).includes("eth0")) return false;
-        return isDeepStrictEqual([await hostState(), await container.describe()], [host, inside]);
+        return isDeepStrictEqual([await hostState(), await container.describe()], [outside, inside]);
       });
       await until("the network is well", () => trouble() === undefined);
       assert.deepEqual(await site.reconcile(), {});
     });
 
   it("follows the MTU of the link below, with the containers, up and down", async () => {
-    const container = await joined();
+    const container = await host.joined(network);
     await site.reconciler.start();
     for (const mtu of [1400, 9000, 1500]) {
       await ip(`link set ${PARENT} mtu ${String(mtu)}`);
@@ -165,7 +151,7 @@ describe("a parent that is a VLAN", () => {
   it("is made on a link that is down, told of, and works once that is up", async () => {
     await ip(`link set ${PARENT} down`);
     await site.reconciler.start();
-    const container = await joined();
+    const container = await host.joined(network);
     await site.reconcile();
     assert.equal(trouble(), `parent ${VLAN} is down`);
     await ip(`link set ${PARENT} up`);
@@ -194,22 +180,6 @@ describe("a parent that is a VLAN", () => {
     await site.driver.createNetwork({ ...DEFAULTS, options: { backend: "macvlan" } });
     assert.equal((await ipLink(`tsp${id(1).slice(0, 12)}`))?.linkinfo?.info_kind, "dummy");
   });
-
-  /** A container on the network, as the engine sets it up. */
-  async function joined(): Promise<FakeSandbox> {
-    await site.driver.createNetwork(network);
-    await site.driver.createEndpoint(endpoint);
-    const container = await sandbox();
-    await site.driver.join(network.id, endpoint.id, container.path);
-    await container.take(endpoint, "eth0");
-    return container;
-  }
-
-  async function sandbox(): Promise<FakeSandbox> {
-    const made = await FakeSandbox.start();
-    sandboxes.push(made);
-    return made;
-  }
 
   function trouble(): string | undefined {
     return site.reconciler.health.degraded.get(`network ${network.id}`);

@@ -4,26 +4,23 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Announcer } from "../../src/reconcile/announcer.ts";
 import type { Endpoint, NetworkRequest } from "../../src/model.ts";
 import { run } from "../lab/command.ts";
-import { FakeSandbox } from "../support/fake-sandbox.ts";
 import {
-  type HostState,
   flushRules,
   hostState,
   ip,
   ipAddresses,
   ipLink,
-  mustBeIsolated,
   plugWire,
   readSysctl,
   setSysctl,
-  wipe,
 } from "../support/isolated.ts";
 import { memoryLog } from "../support/log.ts";
 import { CONTAINER_END, DEFAULTS, PARENT, SHIM, describeMacvlan, linkOf } from "../support/macvlan-kinds.ts";
 import { V4, V6, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
-import { Site } from "../support/site.ts";
+import type { Site } from "../support/site.ts";
 import { until } from "../support/until.ts";
+import { onWire } from "../support/wired-host.ts";
 
 const ON_PARENT = { backend: "macvlan", parent: PARENT };
 
@@ -44,24 +41,14 @@ const NETWORKS: Readonly<Record<string, NetworkRequest>> = {
 };
 
 describe("macvlan backend on the kernel", () => {
+  const host = onWire();
   let site: Site;
-  let atFirst: HostState;
-  const sandboxes: FakeSandbox[] = [];
 
-  before(mustBeIsolated);
-  beforeEach(async () => {
-    await plugWire();
-    atFirst = await hostState();
-    site = new Site();
-  });
-  afterEach(async () => {
-    await site.stop();
-    for (const sandbox of sandboxes.splice(0)) await sandbox.end();
-    await wipe();
+  beforeEach(() => {
+    ({ site } = host);
   });
 
-  for (const [kind, network] of Object.entries(NETWORKS))
-    describeMacvlan(kind, network, () => ({ site, atFirst }));
+  for (const [kind, network] of Object.entries(NETWORKS)) describeMacvlan(kind, network, host);
 
   for (const [mode, mac] of [
     ["bridge", "02:42:0a:01:00:02"],
@@ -135,7 +122,7 @@ describe("macvlan backend on the kernel", () => {
     const endpoint = endpointOf(network, 2);
 
     it("is made again inside the sandbox, as the engine had it, when its parent was gone", async () => {
-      const sandbox = await joined();
+      const sandbox = await host.joined(network);
       const before = await sandbox.describe();
       await ip("link delete wire0");
       assert.deepEqual(await sandbox.links(), ["lo"]);
@@ -152,7 +139,7 @@ describe("macvlan backend on the kernel", () => {
     it("is back within a second when somebody deletes it there, logged and counted", async function () {
       // As below.
       this.retries(2);
-      const sandbox = await joined();
+      const sandbox = await host.joined(network);
       const before = await sandbox.describe();
       await site.reconciler.start();
       const start = Date.now();
@@ -164,7 +151,7 @@ describe("macvlan backend on the kernel", () => {
     });
 
     it("is made anew where a daemon that was killed left half of it", async () => {
-      const sandbox = await joined();
+      const sandbox = await host.joined(network);
       const before = await sandbox.describe();
       await ip("link delete wire0");
       await plugWire();
@@ -182,7 +169,7 @@ describe("macvlan backend on the kernel", () => {
     });
 
     it("is taken away again, and told of, if it cannot be set up as it was", async () => {
-      const sandbox = await joined();
+      const sandbox = await host.joined(network);
       const before = await sandbox.describe();
       await ip("link delete wire0");
       await plugWire();
@@ -199,7 +186,7 @@ describe("macvlan backend on the kernel", () => {
     });
 
     it("has another number if that is what is free, and no default route beside another network's", async () => {
-      const sandbox = await joined();
+      const sandbox = await host.joined(network);
       await ip("link delete wire0");
       await sandbox.ip("link add eth0 type veth peer name other");
       await sandbox.ip("link set eth0 up");
@@ -218,7 +205,7 @@ describe("macvlan backend on the kernel", () => {
         { of: network, endpoint: endpointOf(network, 3), name: "eth1" },
         { of: other, endpoint: { ...endpointOf(other, 2), network: other.id }, name: "eth0" },
       ] as const;
-      const sandbox = await start();
+      const sandbox = await host.sandbox();
       for (const { of } of both) await site.driver.createNetwork(of);
       // The network that was made last, and is looked at last, has the container's first link.
       for (const { of, endpoint, name } of both.toReversed()) {
@@ -240,7 +227,7 @@ describe("macvlan backend on the kernel", () => {
       // As below.
       this.retries(2);
       await site.reconciler.start();
-      const sandbox = await joined(network, "eth1");
+      const sandbox = await host.joined(network, "eth1");
       const before = await sandbox.describe("eth1");
       const known = () => (site.records()[`endpoint/${network.id}/${endpoint.id}`] as Endpoint).ifname;
       const joinedAt = Date.now();
@@ -260,7 +247,7 @@ describe("macvlan backend on the kernel", () => {
       const standIn = await ipLink(CONTAINER_END);
       assert.equal(standIn?.linkinfo?.info_kind, "veth");
       assert.equal(standIn.address, mac);
-      const sandbox = await start();
+      const sandbox = await host.sandbox();
       await site.driver.join(network.id, endpoint.id, sandbox.path);
       await sandbox.take(endpoint, "lan7");
       assert.deepEqual(await site.reconcile(), {});
@@ -276,7 +263,7 @@ describe("macvlan backend on the kernel", () => {
     });
 
     it("is left to the engine once the container has left", async () => {
-      const sandbox = await joined();
+      const sandbox = await host.joined(network);
       await site.driver.leave(network.id, endpoint.id);
       await sandbox.ip("link delete eth0");
       assert.deepEqual(await site.reconcile(), {});
@@ -289,7 +276,7 @@ describe("macvlan backend on the kernel", () => {
         const options = { backend: "macvlan", parent: PARENT, macvlan_mode: mode };
         await site.driver.createNetwork({ ...network, options });
         await site.driver.createEndpoint(endpoint);
-        const [sandbox, other] = [await start(), await start()];
+        const [sandbox, other] = [await host.sandbox(), await host.sandbox()];
         await site.driver.join(network.id, endpoint.id, other.path);
         await sandbox.take(endpoint, "eth0");
         await site.driver.leave(network.id, endpoint.id);
@@ -299,7 +286,7 @@ describe("macvlan backend on the kernel", () => {
       });
 
     it("is nothing to repair in a sandbox that is gone or not there yet", async () => {
-      const sandbox = await joined();
+      const sandbox = await host.joined(network);
       await sandbox.end();
       assert.deepEqual(await site.reconcile(), {});
       assert.equal(site.reconciler.health.degraded.size, 0);
@@ -310,7 +297,7 @@ describe("macvlan backend on the kernel", () => {
         ...network,
         options: { ...network.options, "com.docker.network.driver.mtu": "1450" },
       };
-      const sandbox = await joined(limited);
+      const sandbox = await host.joined(limited);
       for (const [parent, expected] of [
         [1400, 1400],
         [9000, 1450],
@@ -320,22 +307,6 @@ describe("macvlan backend on the kernel", () => {
         assert.equal((await sandbox.describe()).mtu, expected);
       }
     });
-
-    /** A container on the network, as the engine sets it up. */
-    async function joined(of = network, name = "eth0"): Promise<FakeSandbox> {
-      await site.driver.createNetwork(of);
-      await site.driver.createEndpoint(endpoint);
-      const sandbox = await start();
-      await site.driver.join(of.id, endpoint.id, sandbox.path);
-      await sandbox.take(endpoint, name);
-      return sandbox;
-    }
-
-    async function start(): Promise<FakeSandbox> {
-      const sandbox = await FakeSandbox.start();
-      sandboxes.push(sandbox);
-      return sandbox;
-    }
   });
 
   describe("Announcer", () => {
@@ -344,8 +315,7 @@ describe("macvlan backend on the kernel", () => {
       const endpoint = endpointOf(network, 2);
       await site.driver.createNetwork(network);
       await site.driver.createEndpoint(endpoint);
-      const [sandbox, neighbour] = [await FakeSandbox.start(), await FakeSandbox.start()];
-      sandboxes.push(sandbox, neighbour);
+      const [sandbox, neighbour] = [await host.sandbox(), await host.sandbox()];
       await ip(`link set wire1 netns ${String(neighbour.pid)}`);
       await neighbour.ip("address add 10.1.0.99/16 dev wire1");
       await neighbour.ip("address add fd01::99/64 dev wire1 nodad");
@@ -441,8 +411,7 @@ describe("macvlan backend on the kernel", () => {
       await site.reconciler.start();
       await site.driver.createNetwork(network);
       await site.driver.createEndpoint(endpointOf(network, 2));
-      const sandbox = await FakeSandbox.start();
-      sandboxes.push(sandbox);
+      const sandbox = await host.sandbox();
       await site.driver.join(network.id, id(2), sandbox.path);
       await sandbox.take(endpointOf(network, 2), "eth0");
       await until("the move to be noticed", () => site.moved.includes(id(2)));

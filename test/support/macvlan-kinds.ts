@@ -5,6 +5,7 @@ import { type HostState, flushRules, hostState, ipLink } from "./isolated.ts";
 import { V4, V6, endpointOf } from "./networks.ts";
 import { id } from "./requests.ts";
 import type { Site } from "./site.ts";
+import type { WiredHost } from "./wired-host.ts";
 import type { Moment } from "./world.ts";
 
 /** The link that networks are on, of plugWire(). */
@@ -16,16 +17,8 @@ export const CONTAINER_END = linkOf(2);
 export const SHIM = `tsm${id(1).slice(0, 12)}`;
 const MOMENTS: readonly Moment[] = ["before", "after"];
 
-/**
- * What holds for a macvlan network of any kind: one of them at a time is made and deleted, whole and with faults.
- *
- * @param ground where, and how the host was before
- */
-export function describeMacvlan(
-  kind: string,
-  network: NetworkRequest,
-  ground: () => { readonly site: Site; readonly atFirst: HostState },
-): void {
+/** What holds for a macvlan network of any kind: one of them at a time is made and deleted, whole and with faults. */
+export function describeMacvlan(kind: string, network: NetworkRequest, host: WiredHost): void {
   const endpoint = endpointOf(network, 2);
 
   describe(`a network that is ${kind}`, () => {
@@ -33,7 +26,7 @@ export function describeMacvlan(
     let atFirst: HostState;
 
     beforeEach(() => {
-      ({ site, atFirst } = ground());
+      ({ site, atFirst } = host);
     });
 
     it("has for an endpoint a link for the sandbox: marked, down, with the MAC it told and the parent's MTU", async () => {
