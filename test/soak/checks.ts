@@ -58,7 +58,7 @@ function fromContainer(ground: Ground, container: Container, running: readonly C
 
 /** One container of a bridge that is not one of its own: whatever else it is on may lead there. */
 function isolated(container: Container, running: readonly Container[]): Probe[] {
-  const only = ({ networks }: Container) => Object.keys(networks).every((network) => network.startsWith("b"));
+  const only = ({ networks }: Container) => Object.keys(networks).every((network) => network.startsWith("br"));
   const other = running.find(
     (candidate) =>
       only(candidate) && !Object.keys(candidate.networks).some((network) => network in container.networks),
@@ -102,7 +102,7 @@ function fromNeighbour({ address }: LabHost, containers: readonly Container[]): 
 }
 
 function isOnBridge({ networks }: Container): boolean {
-  return Object.keys(networks).some((network) => network.startsWith("b"));
+  return Object.keys(networks).some((network) => network.startsWith("br"));
 }
 
 function pings(whom: string, { v4, v6 }: { readonly v4: string; readonly v6: string }): Probe[] {

@@ -50,13 +50,16 @@ export class Ground {
     }
   }
 
-  /** The networks there may be. In the order of their names bridges come first, and so publish their containers' ports. */
+  /**
+   * The networks there may be. In the order of their names bridges come first, and so publish their containers' ports. No
+   * name can be the beginning of an id.
+   */
   get plans(): readonly Plan[] {
     const macvlan = ["-o", `parent=${PARENT}`, "-o", "host_access=on", ...Lan.subnets, ...LAN_RANGES];
     return [
       ...[1, 2, 3].map((number): Plan => ({
         ...ownSubnets(number),
-        name: `b${String(number)}`,
+        name: `br${String(number)}`,
         backend: "bridge",
       })),
       { name: "m1", backend: "macvlan", args: macvlan },

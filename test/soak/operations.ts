@@ -135,6 +135,7 @@ function isWhole({ halfRemoved }: Container): boolean {
   return !halfRemoved;
 }
 
+/** With a letter that no id has: the engine takes a name that is gone for the beginning of one. */
 function nameOf(number: number): string {
-  return `c${String(number + 1)}`;
+  return `box${String(number + 1)}`;
 }
