@@ -157,6 +157,7 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
           }),
         revert: () =>
           this.#parents.run(name, () => {
+            this.#forgetGone();
             this.#leaving.add(id);
             return untilLast(step, () => this.#remainingOn(name)).revert();
           }),
@@ -166,10 +167,14 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
 
   /** Networks on a parent that need it. */
   #remainingOn(parent: string): readonly Network[] {
-    const networks = this.#records.networks();
-    for (const id of this.#leaving)
-      if (!networks.some((network) => network.id === id)) this.#leaving.delete(id);
-    return networks.filter((network) => isOn(network, parent) && !this.#leaving.has(network.id));
+    return this.#records
+      .networks()
+      .filter((network) => isOn(network, parent) && !this.#leaving.has(network.id));
+  }
+
+  #forgetGone(): void {
+    const there = new Set(this.#records.networks().map(({ id }) => id));
+    for (const id of this.#leaving) if (!there.has(id)) this.#leaving.delete(id);
   }
 
   #ruleSteps(network: MacvlanNet): Step[] {
