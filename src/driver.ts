@@ -197,7 +197,7 @@ export class Driver {
 
   /** Says what the engine has to do with the sandbox, and remembers that it does it. */
   async join(networkId: string, id: string, sandbox: string): Promise<JoinResponse> {
-    const { response, beside } = await this.#lock.run(networkId, async () => {
+    const { response, beside } = await this.#lock.runPart(networkId, id, async () => {
       const network = this.#state.requireNetwork(networkId);
       const endpoint = this.#state.requireEndpoint(networkId, id);
       const { left: _, ...joined } = { ...endpoint, sandbox };
@@ -210,7 +210,7 @@ export class Driver {
 
   /** The container is leaving; the engine still holds its link. An unknown endpoint is gone already. */
   async leave(networkId: string, id: string): Promise<void> {
-    const beside = await this.#lock.run(networkId, async () => {
+    const beside = await this.#lock.runPart(networkId, id, async () => {
       const network = this.#state.network(networkId);
       const endpoint = this.#state.endpoint(networkId, id);
       if (!network || !endpoint) return undefined;
@@ -238,7 +238,7 @@ export class Driver {
 
   /** Takes back what an endpoint publishes; nothing being published is success. */
   async revoke(networkId: string, id: string): Promise<void> {
-    await this.#lock.run(networkId, async () => {
+    await this.#lock.runPart(networkId, id, async () => {
       const network = this.#state.network(networkId);
       const endpoint = this.#state.endpoint(networkId, id);
       if (network && endpoint?.ports) await this.#ports.unpublish(network, endpoint, endpoint);

@@ -1,22 +1,54 @@
+/** What was asked for under a key and has not ended. No promise here rejects. */
+interface Queue {
+  /** The last operation on the whole: all that come later wait for it. */
+  whole: Promise<unknown>;
+  /** The last operation since then on each part. */
+  readonly parts: Map<string, Promise<unknown>>;
+  length: number;
+}
+
 /**
- * One operation at a time per key, in the order they came. Operations on different keys run side by side.
+ * One operation at a time per key, in the order they came. Operations on different keys run side by side, and so do those
+ * on different parts of what a key stands for, unless one on the whole came between them.
  * There is only one kind of lock in tsnet and it is never taken twice by one operation, so it cannot deadlock.
  */
 export class KeyedLock {
-  readonly #tails = new Map<string, Promise<unknown>>();
+  readonly #queues = new Map<string, Queue>();
 
   /** Runs `fn` once everything queued before it under `key` has ended, however that ended. */
   async run<T>(key: string, fn: () => Promise<T>): Promise<T> {
-    const before = this.#tails.get(key) ?? Promise.resolve();
-    const mine = before.then(fn, fn);
-    const tail = mine.catch(() => undefined);
-    this.#tails.set(key, tail);
-    try {
+    return await this.#queued(key, async (queue) => {
+      const mine = Promise.all([queue.whole, ...queue.parts.values()]).then(fn);
+      queue.whole = ended(mine);
+      queue.parts.clear();
       return await mine;
+    });
+  }
+
+  /** Runs `fn`, which changes one part only, once everything queued before it on that part or the whole has ended. */
+  async runPart<T>(key: string, part: string, fn: () => Promise<T>): Promise<T> {
+    return await this.#queued(key, async (queue) => {
+      const mine = (queue.parts.get(part) ?? queue.whole).then(fn);
+      queue.parts.set(part, ended(mine));
+      return await mine;
+    });
+  }
+
+  async #queued<T>(key: string, run: (queue: Queue) => Promise<T>): Promise<T> {
+    const queue = this.#queues.get(key) ?? { whole: Promise.resolve(), parts: new Map(), length: 0 };
+    this.#queues.set(key, queue);
+    queue.length += 1;
+    try {
+      return await run(queue);
     } finally {
-      if (this.#tails.get(key) === tail) this.#tails.delete(key);
+      queue.length -= 1;
+      if (queue.length === 0) this.#queues.delete(key);
     }
   }
+}
+
+function ended(operation: Promise<unknown>): Promise<unknown> {
+  return operation.catch(() => undefined);
 }
 
 /** So many operations at a time and no more; the others wait in the order they came. */

@@ -55,17 +55,17 @@ export class Ports {
    */
   async publish(asked: Publication): Promise<void> {
     try {
-      await this.#lock.run(asked.network, () => this.#replace(asked));
+      await this.#lock.runPart(asked.network, asked.id, () => this.#replace(asked));
     } catch (error) {
       if (!(error instanceof ConflictError)) throw error;
       await this.#makeRoom(asked);
-      // Even if there was none to be made: whoever had one may have gone meanwhile.
+      // Even if there was none to be made: whoever had one may have gone meanwhile, or be about to.
       await this.#lock.run(asked.network, () => this.#replace(asked));
     }
   }
 
   /**
-   * Takes back what an endpoint publishes. Its network must be locked.
+   * Takes back what an endpoint publishes. The endpoint must be locked.
    *
    * @param after what is on record of the endpoint from then on; if that cannot be written, nothing is taken back
    */
@@ -114,7 +114,7 @@ export class Ports {
     const sandbox = this.#state.endpoint(network, id)?.sandbox;
     for (const other of this.#state.networks())
       for (const { id } of this.#state.endpoints(other.id).filter((one) => hasOne(one, bindings)))
-        await this.#lock.run(other.id, async () => {
+        await this.#lock.runPart(other.id, id, async () => {
           const endpoint = this.#state.endpoint(other.id, id);
           if (!endpoint?.ports) return;
           const own = sandbox !== undefined && endpoint.sandbox === sandbox;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { EngineClient } from "../support/engine-client.ts";
 import { Plugin } from "../support/plugin.ts";
-import { createEndpoint, createNetwork, endpoint, id, join } from "../support/requests.ts";
+import { createEndpoint, createNetwork, endpoint, id, join, publish } from "../support/requests.ts";
 
 /** A gate that every step of some things waits at. */
 class Gate {
@@ -79,6 +79,37 @@ describe("requests at the same time", () => {
       [1, 2, 3, 4, 5].map((number) => `+link of ${id(1000 + number).slice(0, 6)}`),
     );
     assert.deepEqual(order, [2, 3, 4, 5]);
+  });
+
+  it("on one network that concern one container each overlap, and what concerns the network waits for them", async () => {
+    await call("CreateNetwork", createNetwork(1));
+    for (const number of [1, 2]) {
+      await call("CreateEndpoint", createEndpoint(1, number));
+      await call("Join", join(1, number));
+    }
+    const gate = new Gate(plugin, /apply port 8001/);
+    const slow = call("ProgramExternalConnectivity", publish(1, 1, 8001));
+    await until(() => gate.waiting.length === 1);
+    assert.deepEqual((await call("ProgramExternalConnectivity", publish(1, 2, 8002))).body, {});
+    // The next one is sent when this one has certainly arrived.
+    const arrived = () => call("EndpointOperInfo", endpoint(1, 1));
+    const revoke = call("RevokeExternalConnectivity", endpoint(1, 1));
+    await arrived();
+    const remove = call("DeleteNetwork", { NetworkID: id(1) });
+    await arrived();
+    const late = call("ProgramExternalConnectivity", publish(1, 2, 8003));
+    await arrived();
+    const events = plugin.world.events.length;
+    gate.open();
+    assert.deepEqual((await slow).body, {});
+    assert.deepEqual((await revoke).body, {});
+    assert.deepEqual((await remove).body, {});
+    assert.match((await late).text, /no record of network/);
+    assert.deepEqual(plugin.world.events.slice(events, events + 2), [
+      "+port 8001 to 80/tcp of 0003e9",
+      "-port 8001 to 80/tcp of 0003e9",
+    ]);
+    assert.deepEqual(plugin.contents(), { records: {}, things: [] });
   });
 
   it("that delete a network wait for those that make its endpoints, and nothing is left", async () => {

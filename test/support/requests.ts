@@ -36,3 +36,9 @@ export function endpoint(network: number, number: number): { NetworkID: string; 
 export function join(network: number, number: number): object {
   return { ...endpoint(network, number), SandboxKey: "/run/docker/netns/2c1207509e31", Options: {} };
 }
+
+/** Has an endpoint publish port 80 as one of the host's. */
+export function publish(network: number, number: number, port: number): object {
+  const mapping = { Proto: 6, IP: "", Port: 80, HostIP: "", HostPort: port, HostPortEnd: port };
+  return { ...endpoint(network, number), Options: { "com.docker.network.portmap": [mapping] } };
+}

@@ -3,39 +3,56 @@ import fc from "fast-check";
 import { KeyedLock, Limit } from "../../src/lock.ts";
 
 describe("KeyedLock", () => {
-  it("runs one operation at a time per key, in the order they came", async () => {
-    const operations = fc.array(fc.record({ key: fc.constantFrom("a", "b", "c"), fails: fc.boolean() }), {
-      maxLength: 20,
-    });
+  it("runs what is in each other's way one after the other, in the order they came, and all of it", async () => {
+    const part = fc.option(fc.constantFrom("x", "y"), { nil: undefined });
+    const operation = fc.record({ key: fc.constantFrom("a", "b"), part, fails: fc.boolean() });
     await fc.assert(
-      fc.asyncProperty(fc.scheduler(), operations, async (scheduler, queue) => {
+      fc.asyncProperty(fc.scheduler(), fc.array(operation, { maxLength: 20 }), async (scheduler, queue) => {
         const lock = new KeyedLock();
-        const running = new Map<string, number>();
-        const done = new Map<string, number[]>();
-        const ends = queue.map(({ key, fails }, index) =>
-          lock.run(key, async () => {
-            assert.equal(running.get(key), undefined, "two at a time");
-            running.set(key, index);
-            await scheduler.schedule(Promise.resolve(), `${key} ${String(index)}`);
-            running.delete(key);
-            done.set(key, [...(done.get(key) ?? []), index]);
+        const ended = new Set<number>();
+        const ends = queue.map(({ key, part, fails }, index) => {
+          const before = queue.slice(0, index).flatMap((other, position) => {
+            const apart = other.key !== key || (other.part && part && other.part !== part);
+            return apart ? [] : position;
+          });
+          const run = async () => {
+            assert.deepEqual(
+              before.filter((position) => !ended.has(position)),
+              [],
+              "too early",
+            );
+            await scheduler.schedule(Promise.resolve(), String(index));
+            ended.add(index);
             if (fails) throw new Error(`no ${String(index)}`);
             return index;
-          }),
-        );
+          };
+          return part === undefined ? lock.run(key, run) : lock.runPart(key, part, run);
+        });
         const settled = Promise.allSettled(ends);
         await scheduler.waitFor(settled);
-        const results = await settled;
-        for (const [index, { fails }] of queue.entries())
-          assert.equal(results[index]?.status, fails ? "rejected" : "fulfilled");
-        for (const order of done.values())
-          assert.deepEqual(
-            order,
-            [...order].sort((a, b) => a - b),
+        for (const [index, result] of (await settled).entries())
+          assert.equal(
+            result.status === "fulfilled" ? result.value : (result.reason as Error).message,
+            queue[index]?.fails ? `no ${String(index)}` : index,
           );
       }),
-      { numRuns: 50 },
+      { numRuns: 200 },
     );
+  });
+
+  it("runs operations on different parts of a key side by side", async () => {
+    const lock = new KeyedLock();
+    let open: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => (open = resolve));
+    const held = lock.runPart("a", "x", () => gate);
+    assert.equal(await lock.runPart("a", "y", () => Promise.resolve("y ran")), "y ran");
+    const whole = lock.run("a", () => Promise.resolve("the whole ran"));
+    const late = lock.runPart("a", "y", () => Promise.resolve("y ran again"));
+    const early = new Promise((resolve) => setImmediate(resolve, "nothing"));
+    assert.equal(await Promise.race([whole, late, early]), "nothing");
+    open();
+    await held;
+    assert.deepEqual(await Promise.all([whole, late]), ["the whole ran", "y ran again"]);
   });
 
   it("runs operations on different keys side by side", async () => {
