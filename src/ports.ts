@@ -103,10 +103,13 @@ export class Ports {
     await applyAll(republish(this.#state, backend, network, endpoint, ports, log), log);
   }
 
-  /** Whether the engine asks another endpoint of the container to publish for IPv4. */
+  /** Whether the engine asks another endpoint of the container to publish for IPv4: only one that has a gateway there. */
   #hasIpv4Elsewhere({ network, sandbox }: Endpoint): boolean {
     const others = sandbox ? this.#state.inSandbox(sandbox).filter((other) => other.network !== network) : [];
-    return others.some((other) => other.ipv4 && this.#state.network(other.network)?.internal === false);
+    return others.some((other) => {
+      const its = this.#state.network(other.network);
+      return its !== undefined && this.#backend(its).join(its, other).gateway !== undefined;
+    });
   }
 
   /** Takes such ports from those that need not have them. */
@@ -187,14 +190,15 @@ function republish(
   const record = state.endpointRecord({ ...endpoint, ports: [...ports] });
   return [
     {
-      what: `ports taken for endpoint ${endpoint.id}`,
-      apply: () => Promise.resolve(true),
-      revert: () => revertAll(without(ports, before), log),
-    },
-    {
       what: record.what,
-      apply: () => record.apply(),
+      apply: async () => {
+        await record.apply();
+        // Even if that changed nothing, the ports are taken.
+        return true;
+      },
+      // While a port cannot be given back, the record must have it: nobody else would ever do so.
       revert: async () => {
+        await revertAll(without(ports, before), log);
         await state.endpointRecord(endpoint).apply();
       },
     },

@@ -60,8 +60,11 @@ export class Publisher {
    */
   choose(publishing: Choosing, endpoint: Endpoint, bindings: readonly PortBinding[]): PublishedPort[] {
     const chosen: PublishedPort[] = [];
+    // One that has a choice must not take what another one cannot do without.
+    const exactFirst = bindings.toSorted((a, b) => Number(hasChoice(a)) - Number(hasChoice(b)));
     try {
-      for (const binding of bindings) chosen.push(...this.#chooseOne(publishing, endpoint, binding, chosen));
+      for (const binding of exactFirst)
+        chosen.push(...this.#chooseOne(publishing, endpoint, binding, chosen));
       return chosen;
     } catch (error) {
       // What was published before and was chosen again stays.
@@ -152,7 +155,8 @@ export class Publisher {
         ? [...previousPorts(endpoint, binding), ...new Array<number>(ATTEMPTS).fill(0)]
         : range(hostPort, hostPortEnd);
     let last: unknown;
-    for (const candidate of candidates) {
+    for (const [index, candidate] of candidates.entries()) {
+      const isLast = index === candidates.length - 1;
       const taken: { address: string; port: number }[] = [];
       try {
         let port = candidate;
@@ -161,7 +165,7 @@ export class Publisher {
             throw new ConflictError(
               `cannot publish ${address}:${port}/${protocol}: this container asks for it twice`,
             );
-          const result = this.#reservations.take(ownerOf(endpoint), { protocol, address, port });
+          const result = this.#reservations.take(ownerOf(endpoint), { protocol, address, port }, isLast);
           port = result.port;
           if (result.taken) taken.push({ address, port });
         }
@@ -274,6 +278,10 @@ function ownerOf({ id, network }: Endpoint): string {
 function previousPorts({ ports = [] }: Endpoint, { protocol, containerPort }: PortBinding): number[] {
   const same = ports.filter((port) => port.protocol === protocol && port.containerPort === containerPort);
   return same.flatMap(({ host }) => host?.port ?? []);
+}
+
+function hasChoice({ hostPort, hostPortEnd }: PortBinding): boolean {
+  return hostPort === 0 || hostPort !== hostPortEnd;
 }
 
 function range(first: number, last: number): number[] {

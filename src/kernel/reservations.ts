@@ -50,14 +50,15 @@ export class Reservations {
    * Takes a port. Taking what the same owner has already is success.
    *
    * @param owner names what it is for in another's refusal: `endpoint 1f2e…`
+   * @param search for the process that has it, if one does: for that all of them are looked at, which takes milliseconds
    * @returns the port's number and whether it was free until now
    * @throws {ConflictError} that names address, port and who has it
    */
-  take(owner: string, wanted: HostPort): { port: number; taken: boolean } {
+  take(owner: string, wanted: HostPort, search = true): { port: number; taken: boolean } {
     const held = this.#held.get(keyOf(wanted));
-    if (held && held.owner !== owner) throw this.#refusal(wanted, "EADDRINUSE");
+    if (held && held.owner !== owner) throw this.#refusal(wanted, "EADDRINUSE", search);
     if (held && !held.lost) return { port: held.port, taken: false };
-    const { fd, port } = this.#open(wanted);
+    const { fd, port } = this.#open(wanted, search);
     this.#held.set(keyOf({ ...wanted, port }), { ...wanted, port, owner, fd, lost: false });
     return { port, taken: true };
   }
@@ -98,7 +99,7 @@ export class Reservations {
     this.#held.clear();
   }
 
-  #open(wanted: HostPort): { fd: number; port: number } {
+  #open(wanted: HostPort, search: boolean): { fd: number; port: number } {
     const { family } = parseIp(wanted.address);
     const [type, number] = SOCKET[wanted.protocol];
     const fd = this.#socket(AF[family], type | SOCK_CLOEXEC, number) as number;
@@ -114,7 +115,7 @@ export class Reservations {
       const address = socketAddress(wanted);
       const bound = this.#bind(fd, address, address.length) === 0;
       if (!bound || (wanted.protocol !== "udp" && this.#listen(fd, 1) !== 0))
-        throw this.#refusal(wanted, errno());
+        throw this.#refusal(wanted, errno(), search);
       return { fd, port: wanted.port || this.#portOf(fd) };
     } catch (error) {
       this.#close(fd);
@@ -136,16 +137,16 @@ export class Reservations {
     const isFree = (port: number) => !others.some((other) => other.port === port);
     if (wanted.port !== 0) {
       if (isFree(wanted.port)) return wanted.port;
-      throw this.#refusal(wanted, "EADDRINUSE");
+      throw this.#refusal(wanted, "EADDRINUSE", false);
     }
     const [first = 0, last = 0] = readFileSync("/proc/sys/net/ipv4/ip_local_port_range", "utf8")
       .split(/\s+/)
       .map(Number);
     for (let port = first; port <= last; port++) if (isFree(port)) return port;
-    throw this.#refusal(wanted, "EADDRINUSE");
+    throw this.#refusal(wanted, "EADDRINUSE", false);
   }
 
-  #refusal({ protocol, address, port }: HostPort, why: string): Error {
+  #refusal({ protocol, address, port }: HostPort, why: string, search: boolean): Error {
     const what = `${bracketed(address)}:${port}/${protocol}`;
     if (why === "EADDRNOTAVAIL")
       return new ConflictError(`cannot publish ${what}: ${address} is not an address of this host`);
@@ -153,9 +154,11 @@ export class Reservations {
     const own = [...this.#held.values()].find(
       (held) => held.protocol === protocol && held.port === port && overlap(held.address, address),
     );
-    const holder =
-      own?.owner ?? (protocol === "sctp" ? undefined : portOwner(protocol, port, parseIp(address).family));
-    return new ConflictError(`cannot publish ${what}: the port is taken by ${holder ?? "another process"}`);
+    // No process shows its SCTP sockets.
+    const find = () =>
+      search && protocol !== "sctp" ? portOwner(protocol, port, parseIp(address).family) : undefined;
+    const holder = own?.owner ?? find() ?? "another process";
+    return new ConflictError(`cannot publish ${what}: the port is taken by ${holder}`);
   }
 }
 

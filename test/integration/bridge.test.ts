@@ -294,38 +294,6 @@ describe("bridge backend on the kernel", () => {
     }
   });
 
-  it("publishes a port whose former container is deleted while it is asked for", async () => {
-    const network = NETWORKS["dual stack"] ?? assert.fail();
-    await site.driver.createNetwork(network);
-    const [former, next] = [endpointOf(network, 2), endpointOf(network, 3)];
-    for (const endpoint of [former, next]) await site.driver.createEndpoint(endpoint);
-    await site.driver.publish(network.id, former.id, PORTS);
-    // The engine was killed, and hands the former's address out again: in order, but behind the first try.
-    await Promise.all([
-      site.driver.publish(network.id, next.id, PORTS),
-      site.driver.createEndpoint({ ...former, id: id(4) }),
-    ]);
-    const translations = (await ruleLines(4)).filter((rule) => rule.includes("-j DNAT"));
-    assert.equal(translations.filter((rule) => rule.includes("10.1.0.3:")).length, 2);
-  });
-
-  it("publishes a port that another container of the network is just giving back", async () => {
-    const network = NETWORKS["dual stack"] ?? assert.fail();
-    await site.driver.createNetwork(network);
-    const [former, next] = [endpointOf(network, 2), endpointOf(network, 3)];
-    for (const endpoint of [former, next]) await site.driver.createEndpoint(endpoint);
-    await site.driver.publish(network.id, former.id, PORTS);
-    await Promise.all([
-      site.driver.revoke(network.id, former.id),
-      site.driver.publish(network.id, next.id, PORTS),
-    ]);
-    const translations = (await ruleLines(4)).filter((rule) => rule.includes("-j DNAT"));
-    assert.deepEqual(translations.map((rule) => rule.replace(/.* /, "")).sort(), [
-      "10.1.0.3:53",
-      "10.1.0.3:80",
-    ]);
-  });
-
   for (const [kind, published, others] of [
     ["dual stack", ["10.1.0.1", "fd01::1"], ["10.1.0.9", "fd01::9"]],
     ["routed", ["10.1.0.2", "fd01::2"], ["10.1.0.1", "10.1.0.9", "fd01::1", "fd01::9"]],

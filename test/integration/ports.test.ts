@@ -1,0 +1,124 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { type Server, createServer } from "node:net";
+import type { PortBinding } from "../../src/model.ts";
+import { mustBeIsolated, plugWire, ruleLines, wipe } from "../support/isolated.ts";
+import { NETWORKS, PORTS, endpointOf } from "../support/networks.ts";
+import { id } from "../support/requests.ts";
+import { Site } from "../support/site.ts";
+
+const SANDBOX = "/run/docker/netns/2c1207509e31";
+
+/** A binding of TCP to host ports, one of a range or the only one; 0 for any. */
+function binding(containerPort: number, hostPort: number, hostPortEnd = hostPort): PortBinding {
+  return { protocol: "tcp", containerPort, hostAddress: "", hostPort, hostPortEnd };
+}
+
+describe("the host's ports that a container is given", () => {
+  const network = NETWORKS["dual stack"] ?? assert.fail();
+  const [former, next] = [endpointOf(network, 2), endpointOf(network, 3)];
+  let site: Site;
+
+  /** Where the translations of IPv4 lead, by the host's port. */
+  const translations = async () => {
+    const rules = (await ruleLines(4)).filter((rule) => rule.includes("-j DNAT"));
+    return rules.map((rule) => rule.replace(/.*--dport (\d+) .*--to-destination (.*)/, "$1 to $2")).sort();
+  };
+
+  before(mustBeIsolated);
+  beforeEach(async () => {
+    site = new Site();
+    await site.driver.createNetwork(network);
+    for (const endpoint of [former, next]) {
+      await site.driver.createEndpoint(endpoint);
+      await site.driver.join(network.id, endpoint.id, `${SANDBOX}${endpoint.id}`);
+    }
+  });
+  afterEach(async () => {
+    await site.stop();
+    await wipe();
+  });
+
+  it("may be those of one that is deleted while they are asked for", async () => {
+    await site.driver.publish(network.id, former.id, PORTS);
+    // The engine was killed, and hands the former's address out again: in order, but behind the first try.
+    await Promise.all([
+      site.driver.publish(network.id, next.id, PORTS),
+      site.driver.createEndpoint({ ...former, id: id(4) }),
+    ]);
+    assert.deepEqual(await translations(), ["5353 to 10.1.0.3:53", "8080 to 10.1.0.3:80"]);
+  });
+
+  it("may be those that another one of the network is just giving back", async () => {
+    await site.driver.publish(network.id, former.id, PORTS);
+    await Promise.all([
+      site.driver.revoke(network.id, former.id),
+      site.driver.publish(network.id, next.id, PORTS),
+    ]);
+    assert.deepEqual(await translations(), ["5353 to 10.1.0.3:53", "8080 to 10.1.0.3:80"]);
+  });
+
+  it("are those of a range or any that no other binding needs, in whatever order they are asked for", async () => {
+    const bindings = [binding(82, 0), binding(81, 8000, 8001), binding(80, 8000)];
+    for (const asked of [bindings, bindings.toReversed()]) {
+      await site.driver.publish(network.id, next.id, asked);
+      const given = await translations();
+      for (const wanted of ["8000 to 10.1.0.3:80", "8001 to 10.1.0.3:81"])
+        assert.ok(given.includes(wanted), wanted);
+      assert.equal(given.length, 3);
+    }
+  });
+
+  it("are found at once behind a hundred that others have", async () => {
+    const servers: Server[] = [];
+    try {
+      for (let port = 9000; port < 9100; port += 1) {
+        const server = createServer().listen(port, "0.0.0.0");
+        servers.push(server);
+        await once(server, "listening");
+      }
+      const time = async (action: () => Promise<unknown>) => {
+        const start = performance.now();
+        await action();
+        return performance.now() - start;
+      };
+      const refused = await time(() =>
+        assert.rejects(site.driver.publish(network.id, next.id, [binding(80, 9050)]), /the port is taken by/),
+      );
+      const found = await time(() => site.driver.publish(network.id, next.id, [binding(80, 9000, 9100)]));
+      assert.deepEqual(await translations(), ["9100 to 10.1.0.3:80"]);
+      assert.ok(found < 20 * refused, `${String(found)} ms, and ${String(refused)} ms to refuse one`);
+    } finally {
+      for (const server of servers) server.close();
+    }
+  });
+
+  it("are those of IPv4, too, of one with IPv6 only that is on a LAN without a gateway", async () => {
+    await plugWire();
+    const six = {
+      ...(NETWORKS["IPv6 only"] ?? assert.fail()),
+      id: id(5),
+      ipv6: [{ subnet: "fd09::/64", gateway: "fd09::1/64", aux: {} }],
+    };
+    const lan = {
+      id: id(6),
+      options: { backend: "macvlan", parent: "wire0" },
+      internal: false,
+      ipv4: [{ subnet: "10.9.0.0/16", aux: {} }],
+      ipv6: [],
+    };
+    for (const other of [six, lan]) await site.driver.createNetwork(other);
+    await site.driver.createEndpoint({ network: lan.id, id: id(7), ipv4: "10.9.0.2/16" });
+    await site.driver.createEndpoint({ network: six.id, id: id(8), ipv6: "fd09::2/64" });
+    for (const [other, endpoint] of [
+      [lan, id(7)],
+      [six, id(8)],
+    ] as const)
+      await site.driver.join(other.id, endpoint, SANDBOX);
+    await site.driver.publish(six.id, id(8), [binding(80, 8080)]);
+    const record = site.records()[`endpoint/${six.id}/${id(8)}`] as {
+      ports: { host: { address: string } }[];
+    };
+    assert.deepEqual(record.ports.map(({ host }) => host.address).sort(), ["0.0.0.0", "::"]);
+  });
+});
