@@ -96,7 +96,9 @@ export class Driver {
 
   /** @throws what it is given, unless the engine has forgotten that network */
   async #deleteForgotten({ id, createdAt }: Network, otherwise: TakenError): Promise<void> {
-    if (!(await isForgotten({ createdAt }, () => this.#engine.knowsNetwork(id)))) throw otherwise;
+    // While it is being made the engine does not list it, however long that takes.
+    if (this.#beginning.has(id) || !(await isForgotten({ createdAt }, () => this.#engine.knowsNetwork(id))))
+      throw otherwise;
     this.#log.warn({ network: id }, "the engine no longer knows this, which is in the way; deleting it");
     await this.deleteNetwork(id);
   }

@@ -25,7 +25,9 @@ export async function catchUp(
   log: Logger,
 ): Promise<number | undefined> {
   let again: number | undefined;
-  const isOld = (createdAt: number) => Date.now() - createdAt >= MAKING_MS;
+  // What is made while the engine answers, or while others are deleted, is not on its list.
+  const asked = Date.now();
+  const isOld = (createdAt: number) => asked - createdAt >= MAKING_MS;
   const known = new Set((await engine.networks()).map(({ id }) => id));
   const remove = async (ids: { network: string; endpoint?: string }, removal: () => Promise<void>) => {
     log.warn(ids, "the engine no longer knows this; deleting it");

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { mock } from "node:test";
 import { Driver } from "../../src/driver.ts";
 import { ConflictError, TakenError } from "../../src/errors.ts";
 import type { Endpoint, Network, NetworkRequest, PortBinding } from "../../src/model.ts";
@@ -247,6 +248,30 @@ describe("Driver", () => {
       assert.deepEqual(
         store.list("").map(({ key }) => key),
         [`network/${id(5)}`],
+      );
+    });
+
+    it("is refused when that one is still being made, however long that takes", async () => {
+      known = [];
+      const create = await started(3000);
+      await driver.deleteNetwork(id(1));
+      mock.timers.enable({ apis: ["Date"], now: Date.now() });
+      try {
+        let goOn: () => void = () => undefined;
+        world.pause = () => new Promise((resolve) => (goOn = resolve));
+        const first = driver.createNetwork(NETWORK);
+        while (store.list("").length === 0) await new Promise(setImmediate);
+        mock.timers.tick(3000);
+        await assert.rejects(create(), /^TakenError: it is taken$/);
+        world.pause = () => Promise.resolve();
+        goOn();
+        await first;
+      } finally {
+        mock.timers.reset();
+      }
+      assert.deepEqual(
+        store.list("").map(({ key }) => key),
+        [`network/${id(1)}`],
       );
     });
 

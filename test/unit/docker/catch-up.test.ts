@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { mock } from "node:test";
 import { catchUp } from "../../../src/docker/catch-up.ts";
 import type { Engine } from "../../../src/docker/engine.ts";
 import { Driver } from "../../../src/driver.ts";
@@ -33,6 +34,7 @@ describe("catchUp", () => {
   let dir: string;
   let store: Store;
   let world: World;
+  let driver: Driver;
   const { log } = memoryLog();
 
   /** A daemon started on two networks with two endpoints each, all made that long ago. */
@@ -57,7 +59,7 @@ describe("catchUp", () => {
     for (const { key, value } of store.list(""))
       await store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
     const state = new State(store);
-    const driver = new Driver(state, { bridge: new FakeBackend(world) }, ALL_KNOWN, log);
+    driver = new Driver(state, { bridge: new FakeBackend(world) }, ALL_KNOWN, log);
     return (engine: Engine) => catchUp(engine, driver, state, log);
   };
   const everything = { [id(1)]: [id(17), id(18)], [id(2)]: [id(33), id(34)] };
@@ -116,6 +118,27 @@ describe("catchUp", () => {
     for (const known of [{ [id(2)]: [id(33), id(34)] }, { ...everything, [id(2)]: [] }])
       assert.equal(await run(engineWith(known)), 20_000, "milliseconds until it looks again");
     assert.deepEqual([...world.things], before);
+  });
+
+  it("lets be what is made after it has asked, however long it is busy with the others", async () => {
+    const run = await started(3_600_000);
+    mock.timers.enable({ apis: ["Date"], now: Date.now() });
+    try {
+      const engine = engineWith(everything);
+      const networks = async () => {
+        const answer = await engine.networks();
+        await driver.createNetwork({ id: id(3), options: {}, internal: false, ipv4: [], ipv6: [] });
+        return answer;
+      };
+      const endpoints = (network: string) => {
+        mock.timers.tick(15_000);
+        return engine.endpoints(network);
+      };
+      await run(Object.assign(engineWith(everything), { networks, endpoints }));
+    } finally {
+      mock.timers.reset();
+    }
+    assert.equal(store.list(`network/${id(3)}`).length, 1);
   });
 
   it("deletes nothing when the engine does not answer", async () => {
