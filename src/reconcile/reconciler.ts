@@ -198,10 +198,13 @@ export class Reconciler {
     trouble?: () => Promise<string | undefined>,
   ): Promise<boolean> {
     let repaired = false;
-    const failures = await repairAll(plan, ({ what }, before) => {
-      repaired = true;
-      this.health.repaired(what.split(" ", 1)[0] ?? "", what, before);
-    });
+    const apply = () =>
+      repairAll(plan, ({ what }, before) => {
+        repaired = true;
+        this.health.repaired(what.split(" ", 1)[0] ?? "", what, before);
+      });
+    // A step may have failed because somebody was just deleting what an earlier one had found there.
+    const failures = (await apply()).length > 0 ? await apply() : [];
     const text = [...failures, await trouble?.()].filter(Boolean).join("; ");
     this.health.report(owner, text);
     return repaired;

@@ -315,6 +315,19 @@ describe("Reconciler", () => {
     assert.ok(await ipLink(PORT));
   });
 
+  it("does not report what fails once, as when something is deleted in the midst of its repair", async () => {
+    for (const step of [0, 1, 2]) {
+      site.faults.plan([step, "before"]);
+      await site.reconcile();
+      assert.ok(site.faults.calls.length > step);
+    }
+    assert.deepEqual(
+      site.lines.filter(({ level }) => level === "error"),
+      [],
+    );
+    assert.deepEqual([...site.reconciler.health.degraded], []);
+  });
+
   it("brings everything back after the host was started anew", async () => {
     const empty = { links: { lo: made.links["lo"] } };
     await wipe();
