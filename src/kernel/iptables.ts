@@ -1,6 +1,7 @@
 import { KernelError } from "../errors.ts";
 import type { Family } from "../ip.ts";
 import { Conversation } from "./conversation.ts";
+import { chainsOf } from "./nft-chains.ts";
 
 /** Seconds to wait for another program that holds the lock (`-w`, iptables(8)). */
 const WAIT_SECONDS = "10";
@@ -8,6 +9,12 @@ const WAIT_SECONDS = "10";
 const DONE = "# done";
 
 const PREFIX = { 4: "iptables", 6: "ip6tables" } as const;
+
+/** What iptables-save prints in place of a table that has a rule which only nft can show. */
+const UNREADABLE = /^# Table `(\w+)' is incompatible, use 'nft' tool\.$/gm;
+/** Chains of iptables' own, and what needs no quotes among others' names. */
+const BUILT_IN = /^(PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING)$/;
+const PLAIN = /^[\w.-]+$/;
 
 /**
  * iptables of one address family, whichever variant (nf_tables or legacy) the host's `iptables` is:
@@ -20,9 +27,11 @@ const PREFIX = { 4: "iptables", 6: "ip6tables" } as const;
 export class Iptables {
   readonly #restore: Conversation;
   readonly #shell = new Conversation("sh", ["sh"], DONE);
+  readonly #family: Family;
   readonly #save: string;
 
   constructor(family: Family) {
+    this.#family = family;
     const program = `${PREFIX[family]}-restore`;
     // A pipe makes a program keep its output until a buffer is full; stdbuf(1) has it written line by line.
     const command = ["stdbuf", "-oL", program, "--noflush", "--verbose", "-w", WAIT_SECONDS] as const;
@@ -40,13 +49,44 @@ export class Iptables {
     await this.#restore.ask(`${text}${DONE}\n`);
   }
 
-  /** All rules of all tables in use, in iptables-save's format. */
+  /**
+   * All rules of all tables in use, in iptables-save's format. Of a table that has rules of nft's own in it, as some VPNs
+   * put them there, iptables-save shows nothing, but every chain without one can be read by itself.
+   *
+   * @throws {KernelError} also where a built-in chain has such a rule: what is before and behind it cannot be told
+   */
   async save(): Promise<string> {
     // Not with its complaints: nf_tables' warns of legacy tables in the midst of a line, since the output is buffered.
     const { text, status } = await this.#run(`${this.#save} 2>/dev/null`);
-    if (status === "0") return text;
-    const complaint = (await this.#run(`${this.#save} 2>&1 >/dev/null`)).text.trim();
-    throw new KernelError(this.#save, "", complaint || `exit status ${status}`);
+    if (status !== "0") {
+      const complaint = (await this.#run(`${this.#save} 2>&1 >/dev/null`)).text.trim();
+      throw new KernelError(this.#save, "", complaint || `exit status ${status}`);
+    }
+    let saved = text;
+    for (const [, table = ""] of text.matchAll(UNREADABLE)) saved += await this.#chainByChain(table);
+    return saved;
+  }
+
+  async #chainByChain(table: string): Promise<string> {
+    const lines = [`*${table}`];
+    for (const chain of (await chainsOf(this.#family, table)).filter((name) => PLAIN.test(name))) {
+      const command = `${PREFIX[this.#family]} -w ${WAIT_SECONDS} -t ${table} -S ${chain}`;
+      const { text, status } = await this.#run(`${command} 2>/dev/null`);
+      if (status === "0")
+        lines.push(
+          text
+            .replace(/^-P (\S+) (\S+)$/m, ":$1 $2 [0:0]")
+            .replace(/^-N (\S+)$/m, ":$1 - [0:0]")
+            .trimEnd(),
+        );
+      else if (BUILT_IN.test(chain))
+        throw new KernelError(
+          command,
+          "",
+          "the chain has a rule that only nft can read; move that to a table of its own",
+        );
+    }
+    return `${lines.join("\n")}\nCOMMIT\n`;
   }
 
   async #run(command: string): Promise<{ text: string; status: string }> {

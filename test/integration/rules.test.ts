@@ -11,6 +11,7 @@ import { applyAll } from "../../src/step.ts";
 import { run } from "../lab/command.ts";
 import { useIptables } from "../support/iptables-variant.ts";
 import { mustBeIsolated, ruleLines, wipe } from "../support/isolated.ts";
+import { addNativeRule } from "../support/native-rule.ts";
 import { portRules, ruleSets } from "../support/rule-sets.ts";
 
 const ENGINE_BRIDGES = [
@@ -160,6 +161,43 @@ for (const variant of ["nf_tables", "legacy"] as const)
         assert.deepEqual(await saved(family), foreign, what);
       }
     });
+
+    if (variant === "nf_tables")
+      it("are read and put right in tables that have rules which only nft can show, unless those are in a built-in chain", async () => {
+        for (const family of [4, 6] as const) {
+          const rules = open(family);
+          const ports = portRules(family);
+          const [set = assert.fail()] = ruleSets().filter((one) => one.family === family);
+          await run([program(family, ""), "-t", "nat", "-N", "ts-postrouting"]);
+          await rules.change([...set.rules, ...ports], []);
+          const before = await saved(family);
+          await addNativeRule(family, "nat", "ts-postrouting", "masq");
+          await run([program(family, ""), "-t", "mangle", "-N", "theirs"]);
+          await addNativeRule(family, "mangle", "theirs", "notrack");
+          assert.match((await run([program(family, "-save")])).stdout, /Table `nat' is incompatible/);
+          rules.forget();
+          assert.equal(await rules.change([...set.rules, ...ports], []), false);
+          const [port = assert.fail()] = ports.filter(({ table }) => table === "nat");
+          await run([program(family, ""), "-w", "-t", "nat", "-F", port.name]);
+          rules.forget();
+          assert.equal(await rules.change([...set.rules, ...ports], []), true);
+          for (const [table, chain] of [
+            ["nat", "ts-postrouting"],
+            ["mangle", "theirs"],
+          ] as const)
+            await run([program(family, ""), "-w", "-t", table, "-F", chain]);
+          await run([program(family, ""), "-t", "mangle", "-X", "theirs"]);
+          assert.deepEqual((await saved(family)).sort(), before.sort());
+          await addNativeRule(family, "nat", "PREROUTING", "masq").catch(() =>
+            addNativeRule(family, "nat", "POSTROUTING", "masq"),
+          );
+          rules.forget();
+          await assert.rejects(
+            rules.change([], set.rules),
+            /-t nat -S P\w+ROUTING: the chain has a rule that only nft can read/,
+          );
+        }
+      });
 
     it("that iptables refuses are said with its own words, nothing of their table is there, and the next go through", async () => {
       const rules = open(4);
