@@ -1,5 +1,5 @@
 import { setFlagsFromString } from "node:v8";
-import { type Logger, pino } from "pino";
+import { type DestinationStream, type Logger, pino } from "pino";
 import { adminRoutes } from "./api/admin.ts";
 import { Announcer } from "./reconcile/announcer.ts";
 import { listen } from "./api/listen.ts";
@@ -25,7 +25,7 @@ import type { Config } from "./config.ts";
 export async function daemon(config: Config): Promise<void> {
   // Else V8 lets garbage grow to several times what is in use: 200 MB after a thousand containers, not 130.
   for (const flag of ["--heap-growing-percent=40", "--semi-space-growth-factor=1"]) setFlagsFromString(flag);
-  const log = pino({ level: config.logLevel });
+  const log = pino({ level: config.logLevel }, standardOutput());
   const unlock = lockDirectory(config.stateDir);
   const { firewall, driver, state, engine, companions, reconciler, watch, close } = build(config, log);
   await firewall.mustNotMix();
@@ -53,6 +53,16 @@ export async function daemon(config: Config): Promise<void> {
   process.once("SIGINT", (signal) => void stop(signal));
   log.info({ socket: config.socket, networks: state.networks().length }, "listening");
   await started;
+}
+
+/** Bytes of the log that are kept while they find no room, as on a disk that is full; what comes then is lost. */
+const UNWRITTEN = 1 << 20;
+
+/** Where the log goes. That it cannot is told to nobody: the daemon has more to do than to write one. */
+function standardOutput(): DestinationStream {
+  const output = pino.destination({ dest: 1, sync: true, maxLength: UNWRITTEN });
+  output.on("error", () => undefined);
+  return output;
 }
 
 /** Everything but the server, and what closes it. */

@@ -1,8 +1,8 @@
-import { mkdirSync, rmSync } from "node:fs";
+import { lstatSync, mkdirSync, rmSync } from "node:fs";
 import { type RequestListener, type Server, createServer } from "node:http";
 import { type Socket, connect } from "node:net";
 import { dirname } from "node:path";
-import { TsnetError, reason } from "../errors.ts";
+import { InvalidError, TsnetError, reason } from "../errors.ts";
 import { unixSocketOwner } from "../kernel/socket-owner.ts";
 
 /** First descriptor that systemd passes (sd_listen_fds(3)). */
@@ -26,7 +26,7 @@ export interface Listening {
 /**
  * Listens on the socket that systemd passed, or on a path of its own. A stale socket file is replaced.
  *
- * @throws {TsnetError} that says who holds the path, if somebody answers there
+ * @throws {TsnetError} that says who holds the path, if somebody answers there, or that it is no socket
  */
 export async function listen(handler: RequestListener, path: string): Promise<Listening> {
   const server = createServer(handler);
@@ -91,6 +91,10 @@ function opened(server: Server, start: () => void): Promise<void> {
 }
 
 async function removeStale(path: string): Promise<void> {
+  const there = lstatSync(path, { throwIfNoEntry: false });
+  if (!there) return;
+  if (!there.isSocket())
+    throw new InvalidError(`${path} is there already and is no socket; choose another --socket`);
   const answers = await new Promise<boolean>((resolve) => {
     const probe = connect(path, () => {
       probe.destroy();

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { closeSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { closeSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Daemon, type Places } from "../support/daemon.ts";
@@ -68,6 +68,31 @@ describe("tsnet daemon", () => {
       new RegExp(`^tsnet: socket ${at.socket} is in use by process ${first.pid} \\(node\\).*\\n$`),
     );
     assert.deepEqual(await activate(at.socket), { Implements: ["NetworkDriver"] });
+  });
+
+  it("refuses a socket's path where there is something else, which stays", async () => {
+    const at = places("one");
+    writeFileSync(at.socket, "mine");
+    const daemon = start(at);
+    assert.equal(await daemon.ended(), 1);
+    assert.match(
+      daemon.errors,
+      /^tsnet: .*one\.sock is there already and is no socket; choose another --socket\n$/,
+    );
+    assert.equal(readFileSync(at.socket, "utf8"), "mine");
+  });
+
+  it("goes on while there is no room for its log, and ends when told", async () => {
+    const at = places("one");
+    const daemon = start(at, { prepare: "exec >/dev/full" });
+    await daemon.answers(at.socket);
+    const client = await EngineClient.open(at.socket);
+    for (let times = 0; times < 20; times += 1)
+      assert.equal((await client.call("NetworkDriver.GetCapabilities")).status, 200);
+    client.close();
+    daemon.signal("SIGTERM");
+    assert.equal(await daemon.ended(), 0);
+    assert.equal(daemon.errors, "");
   });
 
   it("refuses a state directory that another daemon has, and says which in one line", async () => {
