@@ -18,6 +18,11 @@ export function bridgeName(network: string): string {
   return `ts-${network.slice(0, DIGITS)}`;
 }
 
+/** Whether a link is, by its name, the bridge of a network. */
+export function isBridgeName(name: string): boolean {
+  return name.startsWith("ts-");
+}
+
 /** The end of an endpoint's veth pair that stays on the host. */
 export function hostEnd(endpoint: string): string {
   return `tsh${endpoint.slice(0, DIGITS)}`;

@@ -227,13 +227,14 @@ export class Publisher {
   #relayed({ apart }: Publishing, endpoint: Endpoint, port: PublishedPort): Step[] {
     const { protocol, family, host, containerPort } = port;
     if (protocol === "sctp" || !host) return [];
-    const clients =
-      addressOf(endpoint, family) === undefined
-        ? [ANY[family]]
-        : [
-            ...(["::", "::1"].includes(host.address) ? [LOOPBACK[6]] : []),
-            ...reaching(apart, family, host).map(subnetOf),
-          ];
+    const isOther = addressOf(endpoint, family) === undefined;
+    const everywhere = isOther && host.address === ANY_ADDRESS[family];
+    const clients = isOther
+      ? [ANY[family]]
+      : [
+          ...([ANY_ADDRESS[6], "::1"].includes(host.address) ? [LOOPBACK[6]] : []),
+          ...reaching(apart, family, host).map(subnetOf),
+        ];
     if (clients.length === 0) return [];
     const key = `${protocol} ${host.address} ${host.port}`;
     const target = { address: targetOf(endpoint, port), port: containerPort };
@@ -242,7 +243,7 @@ export class Publisher {
         what: `relay ${bracketed(host.address)}:${host.port}/${protocol}`,
         apply: () => {
           const socket = this.#reservations.socketOf({ protocol, ...host });
-          const relayed = { protocol, family, clients, target };
+          const relayed = { protocol, family, host, everywhere, clients, target };
           return Promise.resolve(socket !== undefined && this.#relay.start(key, socket, relayed));
         },
         revert: () => {
@@ -315,6 +316,7 @@ function addressesOf(
 }
 
 const ANY = { 4: "0.0.0.0/0", 6: "::/0" } as const;
+const ANY_ADDRESS = { 4: "0.0.0.0", 6: "::" } as const;
 
 /** Whether the host's loopback has an IPv6 address. */
 function hasIpv6(): boolean {

@@ -1,34 +1,18 @@
 import koffi from "koffi";
-import { type Socket as DatagramSocket, type RemoteInfo, createSocket } from "node:dgram";
 import { type Server, type Socket, connect, createServer } from "node:net";
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../errors.ts";
-import { type Family, parseIp } from "../ip.ts";
 import { receiveOnlyFrom } from "./socket-filter.ts";
-import { setOption } from "./socket-option.ts";
+import { type Carried, UdpRelay } from "./udp-relay.ts";
 
-/** A client that sent nothing for so long is forgotten (nf_conntrack_udp_timeout_stream is as long). */
-const UDP_IDLE_MS = 120_000;
-/** Clients of one UDP port at a time. Each takes a descriptor of the daemon's, and anybody can write any sender's address. */
-const UDP_CLIENTS = 1024;
 /** Milliseconds without a word until the other end is asked whether it is there: one that vanished says nothing (tcp(7)). */
 const TCP_IDLE_MS = 60_000;
 /** Of both halves of a connection. */
 const CONNECTION = { allowHalfOpen: true, keepAlive: true, keepAliveInitialDelay: TCP_IDLE_MS };
 
-/** Where a container listens. Bare address. */
-export interface RelayTarget {
-  readonly address: string;
-  readonly port: number;
-}
-
 /** What is served by a relay. */
-export interface Relayed {
+export interface Relayed extends Carried {
   readonly protocol: "tcp" | "udp";
-  readonly family: Family;
-  /** Subnets with prefix length that may ask. */
-  readonly clients: readonly string[];
-  readonly target: RelayTarget;
 }
 
 const F_DUPFD_CLOEXEC = 1030;
@@ -59,15 +43,16 @@ export class Relay {
    * @returns whether it was not served until now
    * @throws {KernelError} if it cannot be
    */
-  start(key: string, fd: number, { protocol, family, clients, target }: Relayed): boolean {
+  start(key: string, fd: number, relayed: Relayed): boolean {
     if (this.#running.has(key)) return false;
-    receiveOnlyFrom(fd, family, clients);
+    receiveOnlyFrom(fd, relayed.family, relayed.clients);
     // Not dup(2): the programs that the daemon starts must not get it.
     const own = this.#control(fd, F_DUPFD_CLOEXEC, "int", 0) as number;
     if (own < 0) throw new KernelError("fcntl F_DUPFD_CLOEXEC", getSystemErrorName(-koffi.errno()));
-    this.#running.set(key, protocol === "tcp" ? relayTcp(own, target) : relayUdp(own, family, target));
-    // libuv lets others share the addresses of its UDP sockets, but this one is there to keep its own.
-    if (protocol === "udp") setOption(fd, "SO_REUSEADDR", 0);
+    this.#running.set(
+      key,
+      relayed.protocol === "tcp" ? relayTcp(own, relayed.target) : relayUdp(own, relayed),
+    );
     return true;
   }
 
@@ -83,7 +68,7 @@ export class Relay {
   }
 }
 
-function relayTcp(fd: number, { address, port }: RelayTarget): () => void {
+function relayTcp(fd: number, { address, port }: Carried["target"]): () => void {
   const open = new Set<Socket>();
   const keep = (socket: Socket, other: Socket) => {
     open.add(socket);
@@ -106,43 +91,9 @@ function relayTcp(fd: number, { address, port }: RelayTarget): () => void {
   };
 }
 
-function relayUdp(fd: number, family: Family, { address, port }: RelayTarget): () => void {
-  /** The one that was silent longest first. */
-  const clients = new Map<string, { socket: DatagramSocket; timer: NodeJS.Timeout }>();
-  const server = createSocket(TYPE[family]);
-  const forget = (client: string) => {
-    const known = clients.get(client);
-    clearTimeout(known?.timer);
-    known?.socket.close();
-    clients.delete(client);
-  };
-  const meet = (client: string, sender: RemoteInfo) => {
-    const [silent] = clients.keys();
-    if (silent !== undefined && clients.size >= UDP_CLIENTS) forget(silent);
-    const socket = createSocket(TYPE[parseIp(address).family], (answer) => {
-      server.send(answer, sender.port, sender.address);
-    });
-    socket.on("error", () => {
-      forget(client);
-    });
-    socket.unref();
-    return { socket, timer: setTimeout(forget, UDP_IDLE_MS, client).unref() };
-  };
-  server.on("error", () => undefined);
-  server.on("message", (message, sender) => {
-    const client = `${sender.address} ${sender.port}`;
-    const known = clients.get(client) ?? meet(client, sender);
-    clients.delete(client);
-    clients.set(client, known);
-    known.timer.refresh();
-    known.socket.send(message, port, address);
-  });
-  server.bind({ fd });
-  server.unref();
+function relayUdp(fd: number, relayed: Relayed): () => void {
+  const relay = new UdpRelay(fd, relayed);
   return () => {
-    for (const client of clients.keys()) forget(client);
-    server.close();
+    relay.close();
   };
 }
-
-const TYPE = { 4: "udp4", 6: "udp6" } as const;

@@ -1,12 +1,15 @@
 import assert from "node:assert/strict";
 import { type Socket as DatagramSocket, createSocket } from "node:dgram";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { readlinkSync } from "node:fs";
 import { type AddressInfo, connect, createServer } from "node:net";
 import { Relay } from "../../src/kernel/relay.ts";
 import { Reservations } from "../../src/kernel/reservations.ts";
 import { run } from "../lab/command.ts";
 import { withoutDescriptors } from "../support/descriptors.ts";
-import { mustBeIsolated } from "../support/isolated.ts";
+import { ip, mustBeIsolated } from "../support/isolated.ts";
+import { until } from "../support/until.ts";
 
 /** Clients of a UDP port that a relay knows at a time. */
 const MOST_CLIENTS = 1024;
@@ -23,33 +26,40 @@ describe("Relay", () => {
   beforeEach(() => {
     ends = [];
   });
-  afterEach(() => {
-    for (const end of ends) end();
+  afterEach(async () => {
+    for (const end of ends.reverse()) await end();
   });
   after(() => {
     relay.close();
     reservations.close();
   });
 
-  /** Serves the port on `::1` for what listens on a port of 127.0.0.1. */
-  function serve(protocol: "tcp" | "udp", { port }: AddressInfo): void {
-    const published = { protocol, address: "::1", port: PORT } as const;
+  /** Serves the port on `::1` or everywhere for what listens on a port of 127.0.0.1. */
+  function serve(protocol: "tcp" | "udp", { port }: AddressInfo, address: "::1" | "::" = "::1"): void {
+    const published = { protocol, address, port: PORT } as const;
     reservations.take("the test", published);
     ends.push(() => {
       relay.stop(protocol);
+      reservations.release("the test", published);
     });
     const target = { address: "127.0.0.1", port };
-    const relayed = { protocol, family: 6, clients: ["::/0"], target } as const;
+    const everywhere = address === "::";
+    const relayed = { protocol, family: 6, host: published, everywhere, clients: ["::/0"], target } as const;
     relay.start(protocol, reservations.socketOf(published) ?? assert.fail(), relayed);
   }
 
-  it("has so many sockets for UDP and no more; whoever was silent longest is forgotten for another", async () => {
-    const container = createSocket("udp4", (_, { port, address }) => {
-      container.send(String(port), port, address);
+  /** A container that tells who asks it, with the port that it sees them at. */
+  async function container(): Promise<AddressInfo> {
+    const socket = createSocket("udp4", (_, { port, address }) => {
+      socket.send(String(port), port, address);
     });
-    ends.push(() => container.close());
-    await new Promise<void>((resolve) => container.bind(0, "127.0.0.1", resolve));
-    serve("udp", container.address());
+    ends.push(() => socket.close());
+    await new Promise<void>((resolve) => socket.bind(0, "127.0.0.1", resolve));
+    return socket.address();
+  }
+
+  it("has so many sockets for UDP and no more; whoever was silent longest is forgotten for another", async () => {
+    serve("udp", await container());
     const clients = Array.from({ length: MOST_CLIENTS + 10 }, () => createSocket("udp6"));
     ends.push(...clients.map((client) => () => client.close()));
     /** The port that the container sees a client at. */
@@ -67,6 +77,45 @@ describe("Relay", () => {
     // The container's own is one more.
     assert.equal((await lines("ss", "-H4una")).length, MOST_CLIENTS + 1);
     assert.notEqual(await ask(silent), seenAt[1]);
+  });
+
+  it("answers a client of UDP with the address that it asked, also one that the host has not had for long", async () => {
+    const neighbour = spawn("unshare", ["--net", "sleep", "60"]);
+    ends.push(() => neighbour.kill());
+    await until("the neighbour is there", () => Promise.resolve(isApart(neighbour.pid)));
+    const inside = ["nsenter", `--net=/proc/${String(neighbour.pid)}/ns/net`];
+    await ip(`link add wire0 type veth peer name wire1 netns ${String(neighbour.pid)}`, "link set wire0 up");
+    ends.push(() => ip("link delete wire0"));
+    await run([...inside, "ip", "link", "set", "wire1", "up"]);
+    await run([...inside, "ip", "address", "add", "fd01::9/64", "dev", "wire1", "nodad"]);
+    for (const address of ["fd01::1", "fd01::2"]) await ip(`address add ${address}/64 dev wire0 nodad`);
+    const asks = async (address: string) =>
+      (await run([...inside, process.execPath, "-e", CLIENT, address, String(PORT)])).stdout;
+    serve("udp", await container(), "::");
+    for (const address of ["fd01::1", "fd01::2"]) assert.match(await asks(address), /^[0-9]+$/, address);
+    await ip("address add fd01::3/64 dev wire0 nodad");
+    // The first one to ask there may be answered with another; then it is known.
+    await asks("fd01::3");
+    assert.match(await asks("fd01::3"), /^[0-9]+$/);
+  });
+
+  it("carries to a client of UDP what its container says, and nobody else", async () => {
+    serve("udp", await container());
+    const client = createSocket("udp6");
+    const other = createSocket("udp4");
+    ends.push(
+      () => client.close(),
+      () => other.close(),
+    );
+    const heard: string[] = [];
+    client.on("message", (message) => heard.push(message.toString()));
+    client.send("", PORT, "::1");
+    await until("it is answered", () => Promise.resolve(heard.length === 1));
+    other.send("from somebody", Number(heard[0]), "127.0.0.1");
+    await new Promise((resolve) => other.once("listening", resolve));
+    client.send("", PORT, "::1");
+    await until("it is answered again", () => Promise.resolve(heard.length > 1));
+    assert.deepEqual(heard, [heard[0], heard[0]]);
   });
 
   for (const protocol of ["tcp", "udp"] as const)
@@ -102,6 +151,17 @@ describe("Relay", () => {
       assert.match((await lines("ss", "-Htno", "state", "established", half)).join(), /timer:\(keepalive,/);
   });
 });
+
+/** Prints what an address answers to a datagram, within a second. */
+const CLIENT = `
+  const socket = require("node:dgram").createSocket("udp6", (answer) => { process.stdout.write(answer); socket.close(); });
+  socket.connect(Number(process.argv[2]), process.argv[1], () => socket.send("?"));
+  setTimeout(() => process.exit(), 1000).unref();`;
+
+/** Whether a process has a network namespace of its own by now. */
+function isApart(pid: number | undefined): boolean {
+  return readlinkSync(`/proc/${String(pid)}/ns/net`) !== readlinkSync("/proc/self/ns/net");
+}
 
 async function lines(...command: readonly string[]): Promise<string[]> {
   return (await run(command)).stdout.split("\n").filter(Boolean);

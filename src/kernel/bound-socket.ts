@@ -1,0 +1,82 @@
+import koffi from "koffi";
+import { getSystemErrorName } from "node:util";
+import { KernelError } from "../errors.ts";
+import { type Family, bracketed, ipBytes, parseIp } from "../ip.ts";
+import { receiveOnlyFrom } from "./socket-filter.ts";
+import { setOption } from "./socket-option.ts";
+
+/** A port of the host, at one address. */
+export interface HostPort {
+  readonly protocol: "tcp" | "udp" | "sctp";
+  /** Bare; `0.0.0.0` or `::` for every address of that family. */
+  readonly address: string;
+  /** 0: any of the ephemeral range (ip_local_port_range, ip(7)). */
+  readonly port: number;
+}
+
+const AF = { 4: 2, 6: 10 } as const;
+const SOCKET = { tcp: [1, 6], udp: [2, 17], sctp: [1, 132] } as const;
+const SOCK_CLOEXEC = 0x80000;
+
+const libc = koffi.load("libc.so.6");
+const socket = libc.func("int socket(int, int, int)");
+const bind = libc.func("int bind(int, const void *, uint32)");
+const listen = libc.func("int listen(int, int)");
+const getsockname = libc.func("int getsockname(int, _Out_ uint8_t *, _Inout_ uint32 *)");
+const close = libc.func("int close(int)");
+
+/**
+ * A socket that has the port, and receives nothing until it is told from whom (see socket-filter.ts).
+ *
+ * @param shared other sockets of this process, and of others of this user, may have the port as well
+ * @returns its descriptor; undefined if the kernel has none of SCTP
+ * @throws {KernelError} EADDRINUSE, EADDRNOTAVAIL, …
+ */
+export function boundSocket(wanted: HostPort, shared = false): number | undefined {
+  const { protocol, address, port } = wanted;
+  const { family } = parseIp(address);
+  const [type, number] = SOCKET[protocol];
+  const fd = socket(AF[family], type | SOCK_CLOEXEC, number) as number;
+  if (fd < 0) {
+    if (protocol === "sctp") return undefined;
+    throw failure(`socket ${protocol}`);
+  }
+  try {
+    // A connection in TIME_WAIT must not keep the port; a listener still does.
+    if (protocol !== "udp" || shared) setOption(fd, "SO_REUSEADDR", 1);
+    if (family === 6) setOption(fd, "IPV6_V6ONLY", 1);
+    receiveOnlyFrom(fd, family, []);
+    const name = socketAddress(wanted, family);
+    if (bind(fd, name, name.length) !== 0 || (protocol !== "udp" && listen(fd, 1) !== 0))
+      throw failure(`bind ${bracketed(address)}:${port}/${protocol}`);
+    return fd;
+  } catch (error) {
+    close(fd);
+    throw error;
+  }
+}
+
+/** The port that a socket is bound to. */
+export function portOf(fd: number): number {
+  const address = Buffer.alloc(28);
+  getsockname(fd, address, [address.length]);
+  return address.readUInt16BE(2);
+}
+
+/** Closes a descriptor. */
+export function closeSocket(fd: number): void {
+  close(fd);
+}
+
+/** struct sockaddr_in or sockaddr_in6 (ip(7), ipv6(7)). */
+function socketAddress({ address, port }: HostPort, family: Family): Buffer {
+  const out = Buffer.alloc(family === 4 ? 16 : 28);
+  out.writeUInt16LE(AF[family], 0);
+  out.writeUInt16BE(port, 2);
+  ipBytes(address).copy(out, family === 4 ? 4 : 8);
+  return out;
+}
+
+function failure(call: string): KernelError {
+  return new KernelError(call, getSystemErrorName(-koffi.errno()));
+}

@@ -1,0 +1,146 @@
+import { type RemoteInfo, type Socket, createSocket } from "node:dgram";
+import { networkInterfaces } from "node:os";
+import { KernelError } from "../errors.ts";
+import { type Family, parseIp } from "../ip.ts";
+import { isBridgeName } from "../names.ts";
+import { type HostPort, boundSocket } from "./bound-socket.ts";
+import { receiveOnlyFrom } from "./socket-filter.ts";
+import { setOption } from "./socket-option.ts";
+
+/** A client between which and the container nothing went for so long is forgotten (nf_conntrack_udp_timeout_stream is as long). */
+const IDLE_MS = 120_000;
+/** Clients of one port at a time. Each takes a descriptor of the daemon's, and anybody can write any sender's address. */
+const CLIENTS = 1024;
+/** Milliseconds between two looks at which addresses the host has. */
+const LOOK_AGAIN_MS = 1000;
+const TYPE = { 4: "udp4", 6: "udp6" } as const;
+
+/** What a relay carries into a container. */
+export interface Carried {
+  /** Of its clients. */
+  readonly family: Family;
+  /** Where they send to. */
+  readonly host: Pick<HostPort, "address" | "port">;
+  /** They may do so at any of the host's addresses, and `host` stands for all of them. */
+  readonly everywhere: boolean;
+  /** Subnets with prefix length that may ask. */
+  readonly clients: readonly string[];
+  /** Where the container listens. */
+  readonly target: Pick<HostPort, "address" | "port">;
+}
+
+interface Client {
+  readonly socket: Socket;
+  readonly timer: NodeJS.Timeout;
+}
+
+/** Carries the datagrams of one port, each client's by a socket of its own, so that the container can tell them apart. */
+export class UdpRelay {
+  readonly #carried: Carried;
+  readonly #fd: number;
+  /** By the address that each is bound to. */
+  readonly #servers = new Map<string, Socket>();
+  /** The one that was silent longest first. */
+  readonly #clients = new Map<string, Client>();
+  #looked = -Infinity;
+
+  /** @param fd of a socket that is bound to the port; it becomes the relay's */
+  constructor(fd: number, carried: Carried) {
+    this.#carried = carried;
+    this.#fd = fd;
+    this.#serve(carried.host.address, fd);
+    this.#serveEachAddress();
+    // libuv lets others share the addresses of its UDP sockets, but this one is there to keep its own.
+    setOption(fd, "SO_REUSEADDR", 0);
+  }
+
+  /** Serves the port no longer. */
+  close(): void {
+    for (const key of this.#clients.keys()) this.#forget(key);
+    for (const server of this.#servers.values()) server.close();
+  }
+
+  #serve(address: string, fd: number): void {
+    const server = createSocket(TYPE[this.#carried.family]);
+    server.on("error", () => undefined);
+    server.on("message", (message, sender) => {
+      this.#pass(server, `${address} ${sender.address} ${sender.port}`, message, sender);
+    });
+    server.bind({ fd });
+    server.unref();
+    this.#servers.set(address, server);
+  }
+
+  /**
+   * A client that asked one of the host's addresses takes no answer from another, and what a socket for all of them sends
+   * carries the one that the kernel likes best (RFC 6724, section 5): so each has a socket too, which gets what is
+   * sent there. Where there can be none, the one for all serves.
+   */
+  #serveEachAddress(): void {
+    const { host, family, clients, everywhere } = this.#carried;
+    const now = performance.now();
+    if (!everywhere || now - this.#looked < LOOK_AGAIN_MS) return;
+    this.#looked = now;
+    const wanted = addressesOf(family).filter((address) => !this.#servers.has(address));
+    for (const address of wanted)
+      try {
+        setOption(this.#fd, "SO_REUSEADDR", 1);
+        const fd = boundSocket({ protocol: "udp", address, port: host.port }, true);
+        if (fd === undefined) continue;
+        this.#serve(address, fd);
+        receiveOnlyFrom(fd, family, clients);
+        setOption(fd, "SO_REUSEADDR", 0);
+      } catch (error) {
+        if (!(error instanceof KernelError)) throw error;
+      } finally {
+        setOption(this.#fd, "SO_REUSEADDR", 0);
+      }
+  }
+
+  #pass(server: Socket, key: string, message: Buffer, sender: RemoteInfo): void {
+    const { host, target } = this.#carried;
+    const known = this.#clients.get(key) ?? this.#meet(server, key, sender);
+    this.#clients.delete(key);
+    this.#clients.set(key, known);
+    known.timer.refresh();
+    known.socket.send(message, target.port, target.address);
+    // It may have come to an address that the host has only now.
+    if (server === this.#servers.get(host.address)) this.#serveEachAddress();
+  }
+
+  #meet(server: Socket, key: string, sender: RemoteInfo): Client {
+    const { target } = this.#carried;
+    const [silent] = this.#clients.keys();
+    if (silent !== undefined && this.#clients.size >= CLIENTS) this.#forget(silent);
+    const timer = setTimeout(() => {
+      this.#forget(key);
+    }, IDLE_MS).unref();
+    const socket = createSocket(TYPE[parseIp(target.address).family], (answer, from) => {
+      // Anybody who finds the socket can send to it.
+      if (from.port !== target.port || parseIp(from.address).address !== target.address) return;
+      timer.refresh();
+      server.send(answer, sender.port, sender.address);
+    });
+    socket.on("error", () => {
+      this.#forget(key);
+    });
+    socket.unref();
+    return { socket, timer };
+  }
+
+  #forget(key: string): void {
+    const known = this.#clients.get(key);
+    clearTimeout(known?.timer);
+    known?.socket.close();
+    this.#clients.delete(key);
+  }
+}
+
+/** The host's addresses, but for those that its own clients alone can ask, and are answered with. */
+function addressesOf(family: Family): string[] {
+  return Object.entries(networkInterfaces())
+    .filter(([link]) => !isBridgeName(link))
+    .flatMap(([, addresses = []]) => addresses)
+    .filter((one) => one.family === `IPv${family}` && !one.internal && !one.scopeid)
+    .map(({ address }) => address);
+}
