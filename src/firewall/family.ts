@@ -42,6 +42,9 @@ export class FamilyRules {
   #waiting: Change[] = [];
   #working = false;
   #drift: string[] = [];
+  /** There was a chain when it was written last. */
+  #hasChains = false;
+  #flushed = false;
   /** What was read while a change was under way would be out of date. */
   readonly #turns = new Limit(1);
 
@@ -63,6 +66,13 @@ export class FamilyRules {
     const drift = this.#drift;
     this.#drift = [];
     return drift;
+  }
+
+  /** Whether somebody was seen to have taken all of tsnet's chains away, since this was asked last. */
+  takeFlushed(): boolean {
+    const flushed = this.#flushed;
+    this.#flushed = false;
+    return flushed;
   }
 
   /** Tells which bridges hold the engine's own containers; takes effect with the next change. */
@@ -144,6 +154,7 @@ export class FamilyRules {
     const { text, done } = transaction(this.#family, saved, wanted.chains, touched);
     if (text !== "") await this.#iptables.restore(text);
     done();
+    this.#hasChains = wanted.chains.size > 0;
     this.#bridgesThere = bridges;
     memory.unsettled = new Set();
     this.#drift.push(...memory.drift);
@@ -154,6 +165,7 @@ export class FamilyRules {
   async #read(): Promise<Memory> {
     if (this.#memory) return this.#memory;
     const saved = parseSaved(await this.#iptables.save());
+    if (this.#hasChains && saved.own.size === 0) this.#flushed = true;
     this.#bridgesThere ??= engineBridgesIn(saved.own);
     const wanted = new WantedRules(saved, this.#bridgesThere);
     const touched = wanted.takeTouched();

@@ -66,13 +66,15 @@ export class Firewall {
   }
 
   /**
-   * Puts chains, jumps and standing rules right without changing any network's rules.
+   * Puts chains, jumps, standing rules and policies right without changing any network's rules.
    *
    * @returns what was put right since it was done last, as iptables says it
    */
   async settle(): Promise<string[]> {
     await Promise.all(FAMILIES.map((family) => this.#families[family].change([], [])));
-    return FAMILIES.flatMap((family) => this.#families[family].takeDrift());
+    const drift = FAMILIES.flatMap((family) => this.#families[family].takeDrift());
+    const flushed = FAMILIES.filter((family) => this.#families[family].takeFlushed());
+    return flushed.length > 0 ? [...drift, ...(await this.forwarding.closeAgain())] : drift;
   }
 
   /** @throws {ConflictError} where the engine's rules are in the tables of the other iptables */

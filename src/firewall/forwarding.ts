@@ -10,6 +10,8 @@ const SETTING = { 4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding" } 
 export class Forwarding {
   /** The policy for IPv6 was set before there was an engine that could tell whether it bears it. */
   #early = false;
+  /** Families whose policy was set here. */
+  readonly #closed = new Set<Family>();
   readonly #oneAtATime = new KeyedLock();
 
   /**
@@ -34,14 +36,30 @@ export class Forwarding {
    */
   async onEngine(): Promise<void> {
     if (!this.#early) return;
-    if ((await engine()) === "leaves IPv6 alone") await setPolicy(6, "ACCEPT");
+    if ((await engine()) === "leaves IPv6 alone") {
+      await setPolicy(6, "ACCEPT");
+      this.#closed.delete(6);
+    }
     this.#early = false;
+  }
+
+  /**
+   * Somebody has taken all rules away, as `nft flush ruleset` does, and with them the policies. One that is opened by
+   * itself stays open: that was meant.
+   *
+   * @returns what was put right, as iptables says it
+   */
+  async closeAgain(): Promise<string[]> {
+    const changed: string[] = [];
+    for (const family of this.#closed) if (await close(family)) changed.push("filter -P FORWARD DROP");
+    return changed;
   }
 
   async #turnOn(family: Family, name: string): Promise<boolean> {
     if (readSysctl(name) !== "0") return false;
     const there = family === 6 ? await engine() : undefined;
     const closes = there !== "leaves IPv6 alone" && (await close(family));
+    if (closes) this.#closed.add(family);
     // Only a policy that was set here is given back.
     if (closes && there === "never ran") this.#early = true;
     writeSysctl(name, "1");

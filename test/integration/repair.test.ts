@@ -328,6 +328,22 @@ describe("Reconciler", () => {
     assert.deepEqual([...site.reconciler.health.degraded], []);
   });
 
+  it("closes the host again when its policy went with all rules, and leaves a policy alone that was opened by itself", async () => {
+    const closed = async () => (await ruleLines(4)).includes("filter :FORWARD DROP");
+    await site.driver.deleteNetwork(network.id);
+    await setSysctl("net/ipv4/ip_forward", "0");
+    await site.driver.createNetwork(network);
+    assert.ok(await closed());
+    const open = () => run(["iptables", "-w", "-P", "FORWARD", "ACCEPT"]);
+    await open();
+    await flushRules({ chains: true });
+    await site.reconcile();
+    assert.ok(await closed());
+    await open();
+    await site.reconcile();
+    assert.ok(!(await closed()));
+  });
+
   it("brings everything back after the host was started anew", async () => {
     const empty = { links: { lo: made.links["lo"] } };
     await wipe();
