@@ -19,7 +19,10 @@ export interface Operation {
 const CONTAINERS = 8;
 const FIRST_PORT = 8001;
 
-/** Serves its own files by HTTP, its host name among them, and ends at once when it is stopped. */
+/**
+ * Serves its own files by HTTP, its host name among them, and ends at once when it is stopped. Without a second for that it is killed as it
+ * ends, and 28.5 may take the end for that of the same container started again.
+ */
 const COMMAND = ["sh", "-c", "trap exit TERM; httpd -h / -p 80; sleep infinity & wait"];
 
 /** One that can be done now; undefined if the kind that was drawn has nothing to work on. */
@@ -123,9 +126,9 @@ const KINDS: readonly Kind[] = [
   connect,
   connect,
   disconnect,
-  onContainer(["restart", "-t", "0"]),
+  onContainer(["restart", "-t", "1"]),
   kill,
-  onContainer(["stop", "-t", "0"], ({ runs }) => runs),
+  onContainer(["stop", "-t", "1"], ({ runs }) => runs),
   onContainer(["start"], (one) => isWhole(one) && !one.runs),
   onContainer(["start"], (one) => isWhole(one) && !one.runs),
   onContainer(["rm", "-f"], () => true),
