@@ -58,7 +58,8 @@ function fromContainer(ground: Ground, container: Container, running: readonly C
 
 /** One container of a bridge that is not one of its own: whatever else it is on may lead there. */
 function isolated(container: Container, running: readonly Container[]): Probe[] {
-  const only = ({ networks }: Container) => Object.keys(networks).every((network) => network.startsWith("br"));
+  const only = ({ networks }: Container) =>
+    Object.keys(networks).every((network) => network.startsWith("br"));
   const other = running.find(
     (candidate) =>
       only(candidate) && !Object.keys(candidate.networks).some((network) => network in container.networks),
