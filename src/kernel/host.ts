@@ -69,9 +69,9 @@ export class Host {
     return listRoutes(this.#netlink);
   }
 
-  /** The route that packets to a bare address take. */
-  routeTo(address: string): Promise<Route | undefined> {
-    return routeTo(this.#netlink, address);
+  /** The route that packets to a bare address take, from whatever address or from this one of the host's. */
+  routeTo(address: string, source?: string): Promise<Route | undefined> {
+    return routeTo(this.#netlink, address, source);
   }
 
   /** Whether packets to a bare address are the host's own. */

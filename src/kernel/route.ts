@@ -4,7 +4,7 @@ import { attributes, bytes, readU32, u32 } from "./netlink-message.ts";
 import { CREATE_OR_REPLACE, RTM, type Rtnetlink } from "./rtnetlink.ts";
 
 const AF = { 4: 2, 6: 10 } as const;
-const RTA = { DST: 1, OIF: 4, GATEWAY: 5, PRIORITY: 6, PREFSRC: 7, TABLE: 15 } as const;
+const RTA = { DST: 1, SRC: 2, OIF: 4, GATEWAY: 5, PRIORITY: 6, PREFSRC: 7, TABLE: 15 } as const;
 const RT_TABLE_MAIN = 254;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;
@@ -53,8 +53,12 @@ export async function listRoutes(netlink: Rtnetlink): Promise<Route[]> {
 }
 
 /** The route that packets to a bare address take; undefined if there is none. */
-export async function routeTo(netlink: Rtnetlink, address: string): Promise<Route | undefined> {
-  const found = await lookUp(netlink, address);
+export async function routeTo(
+  netlink: Rtnetlink,
+  address: string,
+  source?: string,
+): Promise<Route | undefined> {
+  const found = await lookUp(netlink, address, source);
   return found && parseRoute(found);
 }
 
@@ -82,11 +86,16 @@ export async function deleteRoute(netlink: Rtnetlink, route: NewRoute): Promise<
   }
 }
 
-async function lookUp(netlink: Rtnetlink, address: string): Promise<Buffer | undefined> {
+async function lookUp(netlink: Rtnetlink, address: string, source?: string): Promise<Buffer | undefined> {
   const host = parseCidr(address.includes(":") ? `${address}/128` : `${address}/32`);
   const head = header(host.family, host.length);
   head.writeUInt32LE(RTM_F_FIB_MATCH, 8);
-  const payload = Buffer.concat([head, bytes(RTA.DST, ipBytes(address))]);
+  if (source) head.writeUInt8(host.length, 2);
+  const payload = Buffer.concat([
+    head,
+    bytes(RTA.DST, ipBytes(address)),
+    ...(source ? [bytes(RTA.SRC, ipBytes(source))] : []),
+  ]);
   try {
     return await netlink.request(`ip route get ${address}`, RTM.GETROUTE, 0, payload);
   } catch (error) {

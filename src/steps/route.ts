@@ -2,6 +2,7 @@ import { ConflictError } from "../errors.ts";
 import { parseIp } from "../ip.ts";
 import type { Step } from "../step.ts";
 import type { Host } from "../kernel/host.ts";
+import type { Route } from "../kernel/route.ts";
 
 /** A container that the host reaches through a link of its own. */
 export interface HostRouteSpec {
@@ -39,19 +40,33 @@ export function hostRoute(host: Host, { link, address, source }: HostRouteSpec):
       const there = await host.links.get(link);
       if (!there?.up) return false;
       const [now, from] = await Promise.all([host.routeTo(address), source()]);
-      if (now?.subnet === subnet) {
-        if (now.link !== there.index)
-          throw new ConflictError(`route ${subnet} exists and does not lead to ${link}; remove it`);
-        if (now.source === (from ?? "")) return false;
-      }
-      await host.addRoute({ subnet, link: there.index, ...(from ? { source: from } : {}) });
-      return true;
+      const isTaken = (way: Route | undefined) => way?.subnet === subnet && way.link === there.index;
+      if (now?.subnet === subnet && now.link !== there.index)
+        throw await inTheWay(host, address, subnet, link);
+      const isThere = isTaken(now) && now?.source === (from ?? "");
+      if (!isThere) await host.addRoute({ subnet, link: there.index, ...(from ? { source: from } : {}) });
+      // Tables that come first may have another way, for everybody or for who speaks from there.
+      const ways = await Promise.all([host.routeTo(address), ...(from ? [host.routeTo(address, from)] : [])]);
+      if (ways.every(isTaken)) return !isThere;
+      // It may be that the kernel heeds no route by a link without carrier (ignore_routes_with_linkdown).
+      if (!there.carrier) return false;
+      throw new ConflictError(
+        `packets to ${address} do not take the route to it by ${link}: a rule leads them elsewhere (ip rule)`,
+      );
     },
     async revert() {
       const there = await host.links.get(link);
       if (there) await host.deleteRoute({ subnet, link: there.index });
     },
   };
+}
+
+async function inTheWay(host: Host, address: string, subnet: string, link: string): Promise<ConflictError> {
+  return new ConflictError(
+    (await host.isLocal(address))
+      ? `${address} is the host's own address; reserve it for the host (--aux-address host=${address}) or give the container another`
+      : `route ${subnet} exists and does not lead to ${link}; remove it`,
+  );
 }
 
 /** The addresses of a link of tsnet's, which has these and no others but link-local ones. */
