@@ -2,6 +2,7 @@ import koffi from "koffi";
 import { type Server, type Socket, connect, createServer } from "node:net";
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../errors.ts";
+import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
 import { receiveOnlyFrom } from "./socket-filter.ts";
 import { type Carried, UdpRelay } from "./udp-relay.ts";
 
@@ -73,10 +74,17 @@ function relayTcp(fd: number, { address, port }: Carried["target"]): () => void 
   const keep = (socket: Socket, other: Socket) => {
     open.add(socket);
     socket.on("error", () => other.destroy());
-    socket.on("close", () => open.delete(socket));
+    socket.on("close", () => {
+      open.delete(socket);
+      giveDescriptors(1);
+    });
     socket.pipe(other);
   };
   const server: Server = createServer(CONNECTION, (client) => {
+    if (!takeDescriptors(2)) {
+      client.destroy();
+      return;
+    }
     const container = connect({ ...CONNECTION, host: address, port });
     keep(client, container);
     keep(container, client);

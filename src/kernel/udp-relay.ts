@@ -1,9 +1,10 @@
 import { type RemoteInfo, type Socket, createSocket } from "node:dgram";
-import { networkInterfaces } from "node:os";
+import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
 import { KernelError } from "../errors.ts";
-import { type Family, parseIp } from "../ip.ts";
+import { type Family, contains, isIp, parseIp } from "../ip.ts";
 import { isBridgeName } from "../names.ts";
 import { type HostPort, boundSocket } from "./bound-socket.ts";
+import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
 import { receiveOnlyFrom } from "./socket-filter.ts";
 import { setOption } from "./socket-option.ts";
 
@@ -13,6 +14,10 @@ const IDLE_MS = 120_000;
 const CLIENTS = 1024;
 /** Milliseconds between two looks at which addresses the host has. */
 const LOOK_AGAIN_MS = 1000;
+/** No sender's (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.2). */
+const NOBODY = new Set(["0.0.0.0", "::"]);
+/** Where the kernel's choice is right. */
+const LOOPBACK = { 4: "127.0.0.0/8", 6: "::1/128" } as const;
 const TYPE = { 4: "udp4", 6: "udp6" } as const;
 
 /** What a relay carries into a container. */
@@ -64,6 +69,8 @@ export class UdpRelay {
     const server = createSocket(TYPE[this.#carried.family]);
     server.on("error", () => undefined);
     server.on("message", (message, sender) => {
+      // Nobody can be answered there, and some of it would come to the host itself.
+      if (sender.port === 0 || NOBODY.has(sender.address)) return;
       this.#pass(server, `${address} ${sender.address} ${sender.port}`, message, sender);
     });
     server.bind({ fd });
@@ -100,6 +107,7 @@ export class UdpRelay {
   #pass(server: Socket, key: string, message: Buffer, sender: RemoteInfo): void {
     const { host, target } = this.#carried;
     const known = this.#clients.get(key) ?? this.#meet(server, key, sender);
+    if (!known) return;
     this.#clients.delete(key);
     this.#clients.set(key, known);
     known.timer.refresh();
@@ -108,16 +116,19 @@ export class UdpRelay {
     if (server === this.#servers.get(host.address)) this.#serveEachAddress();
   }
 
-  #meet(server: Socket, key: string, sender: RemoteInfo): Client {
+  /** @returns undefined if there is no descriptor for one more */
+  #meet(server: Socket, key: string, sender: RemoteInfo): Client | undefined {
     const { target } = this.#carried;
     const [silent] = this.#clients.keys();
     if (silent !== undefined && this.#clients.size >= CLIENTS) this.#forget(silent);
+    if (!takeDescriptors(1)) return undefined;
     const timer = setTimeout(() => {
       this.#forget(key);
     }, IDLE_MS).unref();
     const socket = createSocket(TYPE[parseIp(target.address).family], (answer, from) => {
-      // Anybody who finds the socket can send to it.
-      if (from.port !== target.port || parseIp(from.address).address !== target.address) return;
+      // Anybody who finds the socket can send to it, also from an address with a zone.
+      if (from.port !== target.port || !isIp(from.address)) return;
+      if (parseIp(from.address).address !== target.address) return;
       timer.refresh();
       server.send(answer, sender.port, sender.address);
     });
@@ -130,17 +141,35 @@ export class UdpRelay {
 
   #forget(key: string): void {
     const known = this.#clients.get(key);
-    clearTimeout(known?.timer);
-    known?.socket.close();
+    if (!known) return;
+    clearTimeout(known.timer);
+    known.socket.close();
     this.#clients.delete(key);
+    giveDescriptors(1);
   }
 }
 
-/** The host's addresses, but for those that its own clients alone can ask, and are answered with. */
+let seen: { readonly at: number; readonly addresses: readonly NetworkInterfaceInfo[] } | undefined;
+
+/**
+ * The host's addresses, but for those of tsnet's bridges, whose own clients are answered right. They are asked for once a
+ * second, whoever wants them: with a thousand links that takes 20 ms.
+ */
 function addressesOf(family: Family): string[] {
-  return Object.entries(networkInterfaces())
-    .filter(([link]) => !isBridgeName(link))
-    .flatMap(([, addresses = []]) => addresses)
-    .filter((one) => one.family === `IPv${family}` && !one.internal && !one.scopeid)
-    .map(({ address }) => address);
+  const now = performance.now();
+  if (!seen || now - seen.at >= LOOK_AGAIN_MS) seen = { at: now, addresses: everyAddress() };
+  return seen.addresses
+    .filter((one) => one.family === `IPv${family}` && !one.scopeid)
+    .map(({ address }) => address)
+    .filter((address) => !contains(LOOPBACK[family], address));
+}
+
+function everyAddress(): NetworkInterfaceInfo[] {
+  try {
+    const links = Object.entries(networkInterfaces()).filter(([link]) => !isBridgeName(link));
+    return links.flatMap(([, addresses = []]) => addresses);
+  } catch {
+    // No descriptor is left to ask with.
+    return [];
+  }
 }

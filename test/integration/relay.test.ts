@@ -34,15 +34,20 @@ describe("Relay", () => {
     reservations.close();
   });
 
-  /** Serves the port on `::1` or everywhere for what listens on a port of 127.0.0.1. */
-  function serve(protocol: "tcp" | "udp", { port }: AddressInfo, address: "::1" | "::" = "::1"): void {
+  /** Serves the port on `::1` or everywhere for what listens on a port of 127.0.0.1, or of another address. */
+  function serve(
+    protocol: "tcp" | "udp",
+    { port }: AddressInfo,
+    address: "::1" | "::" = "::1",
+    container = "127.0.0.1",
+  ): void {
     const published = { protocol, address, port: PORT } as const;
     reservations.take("the test", published);
     ends.push(() => {
       relay.stop(protocol);
       reservations.release("the test", published);
     });
-    const target = { address: "127.0.0.1", port };
+    const target = { address: container, port };
     const everywhere = address === "::";
     const relayed = { protocol, family: 6, host: published, everywhere, clients: ["::/0"], target } as const;
     relay.start(protocol, reservations.socketOf(published) ?? assert.fail(), relayed);
@@ -94,9 +99,35 @@ describe("Relay", () => {
     serve("udp", await container(), "::");
     for (const address of ["fd01::1", "fd01::2"]) assert.match(await asks(address), /^[0-9]+$/, address);
     await ip("address add fd01::3/64 dev wire0 nodad");
-    // The first one to ask there may be answered with another; then it is known.
-    await asks("fd01::3");
-    assert.match(await asks("fd01::3"), /^[0-9]+$/);
+    // The first one to ask there may be answered with another; then it is known, within a second.
+    await until("it is answered with the new one, too", async () => /^[0-9]+$/.test(await asks("fd01::3")));
+  });
+
+  it("goes on after a datagram from port 0, and after one from an address with a zone", async () => {
+    const target = createSocket("udp6", (_, { port, address }) => {
+      target.send(String(port), port, address);
+    });
+    ends.push(() => target.close());
+    await new Promise<void>((resolve) => target.bind(0, "::1", resolve));
+    serve("udp", target.address(), "::1", "::1");
+    const client = createSocket("udp6");
+    ends.push(() => client.close());
+    const heard: string[] = [];
+    client.on("message", (message) => heard.push(message.toString()));
+    client.send("", PORT, "::1");
+    await until("it is answered", () => Promise.resolve(heard.length === 1));
+    await ip("link add wire0 type veth peer name wire1", "link set wire0 up", "link set wire1 up");
+    ends.push(() => ip("link delete wire0"));
+    await ip("address add fe80::1/64 dev wire0 nodad", "address add fe80::2/64 dev wire1 nodad");
+    // From the container's port, but another address, to the socket that stands for the client.
+    const stranger = createSocket("udp6");
+    ends.push(() => stranger.close());
+    await new Promise<void>((resolve) => stranger.bind(target.address().port, "fe80::2%wire1", resolve));
+    stranger.send("from a stranger", Number(heard[0]), "fe80::1%wire0");
+    await run(["perl", "-MSocket=:all", "-e", NOBODY, String(PORT)]);
+    client.send("", PORT, "::1");
+    await until("it is answered again", () => Promise.resolve(heard.length > 1));
+    assert.deepEqual(heard, [heard[0], heard[0]]);
   });
 
   it("carries to a client of UDP what its container says, and nobody else", async () => {
@@ -157,6 +188,12 @@ const CLIENT = `
   const socket = require("node:dgram").createSocket("udp6", (answer) => { process.stdout.write(answer); socket.close(); });
   socket.connect(Number(process.argv[2]), process.argv[1], () => socket.send("?"));
   setTimeout(() => process.exit(), 1000).unref();`;
+
+/** Sends a datagram to a port of ::1 from port 0. */
+const NOBODY = `
+  socket(my $raw, AF_INET6, SOCK_RAW, 17) or die $!;
+  setsockopt($raw, 41, 7, pack("i", 6)) or die $!; # IPV6_CHECKSUM
+  send($raw, pack("nnnn", 0, $ARGV[0], 9, 0) . "?", 0, pack_sockaddr_in6(0, inet_pton(AF_INET6, "::1"))) or die $!;`;
 
 /** Whether a process has a network namespace of its own by now. */
 function isApart(pid: number | undefined): boolean {

@@ -1,0 +1,25 @@
+import { readFileSync } from "node:fs";
+
+/**
+ * Descriptors that relays may have at a time: half of what this process may have in all (proc_pid_limits(5)), so that
+ * clients, of whom there may be any number, leave some for everything else.
+ */
+const MOST = Math.floor(limit() / 2);
+let taken = 0;
+
+/** Takes so many for a client. @returns false if there are not so many left for clients. */
+export function takeDescriptors(count: number): boolean {
+  if (taken + count > MOST) return false;
+  taken += count;
+  return true;
+}
+
+/** Gives so many back. */
+export function giveDescriptors(count: number): void {
+  taken -= count;
+}
+
+function limit(): number {
+  const [, soft] = /^Max open files +(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8")) ?? [];
+  return soft === undefined ? Infinity : Number(soft);
+}
