@@ -29,6 +29,7 @@ export interface BridgeNetwork {
 /**
  * The rules of a bridge network B for one family. See layout.ts for where each chain stands.
  *
+ *   always           -s subnet ! -i B → drop        it is not from there (but the gateway's own)
  *   internal         -i B ! -o B → drop             not even to what is open to everybody
  *   icc=false        -i B -o B → drop               by way of the gateway; the bridge's ports are isolated too
  *   to elsewhere     -i B ! -o B → TSNET-TO         not into other networks
@@ -43,7 +44,9 @@ export function bridgeRules(network: BridgeNetwork): Rule[] {
   const leaving = `-i ${bridge} ! -o ${bridge}`;
   const entering = `! -i ${bridge} -o ${bridge}`;
   const within = `-i ${bridge} -o ${bridge}`;
-  const rules: Rule[] = [];
+  const rules = network.subnets.map((subnet) =>
+    rule(CHAINS.forged, `-s ${subnet} ! -i ${bridge} -m addrtype ! --src-type LOCAL`, "DROP"),
+  );
 
   if (!icc) rules.push(rule(CHAINS.bridges, `${within} ${NOT_PUBLISHED}`, "DROP"));
   if (internal) {

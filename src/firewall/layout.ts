@@ -6,6 +6,7 @@ import { type Chain, type FamilyRule, chainKey } from "./rule.ts";
  * stand in any order, so rules are only ever appended and deleted.
  *
  *   mangle PREROUTING TSNET-ARRIVING    what the host itself must not hear, and IPv4 of networks that have none
+ *                       new → TSNET-FORGED   with the address of a network, but from elsewhere → drop
  *   mangle FORWARD ── TSNET-ISOLATION   what may not pass is dropped here, before anybody's filter rules
  *                       1 known connection → return
  *                       2 TSNET-BRIDGES   out of what is internal, within what is not for talking, or into and out of
@@ -29,6 +30,9 @@ import { type Chain, type FamilyRule, chainKey } from "./rule.ts";
  *                       2 to a published port → return: the client keeps its address, as far as tsnet goes
  *                       3 TSNET-MASQUERADE  from a container to the outside → the host's address
  *
+ * A connection that is known passes, so none may begin with an address of somebody who has not begun it: a container could
+ * have the answers to one that it sent to itself in another's name go to that one, whatever keeps them apart.
+ *
  * Dropping in mangle and not in filter means that neither the engine, which puts its own rules first each time
  * it starts, nor a user's ACCEPT can open what is closed, and accepting behind DOCKER-USER means that a
  * DROP there still drops. A packet for a published port has been translated (DNAT) and is let through, but for one from
@@ -36,6 +40,7 @@ import { type Chain, type FamilyRule, chainKey } from "./rule.ts";
  */
 export const CHAINS = {
   arriving: { table: "mangle", name: "TSNET-ARRIVING" },
+  forged: { table: "mangle", name: "TSNET-FORGED" },
   isolation: { table: "mangle", name: "TSNET-ISOLATION" },
   bridges: { table: "mangle", name: "TSNET-BRIDGES" },
   to: { table: "mangle", name: "TSNET-TO" },
@@ -55,6 +60,8 @@ export const CHAINS = {
 
 /** The chains that are there as long as any network has rules; the others, and the jumps to them, while they have rules. */
 export const STANDING: readonly Chain[] = [
+  CHAINS.arriving,
+  CHAINS.forged,
   CHAINS.isolation,
   CHAINS.bridges,
   CHAINS.to,
@@ -121,6 +128,7 @@ export interface EngineBridge {
 /** The rules that are there as long as there is any network. */
 export function standingRules(engineBridges: readonly EngineBridge[]): FamilyRule[] {
   return [
+    { ...CHAINS.arriving, spec: `-m conntrack --ctstate NEW -j ${CHAINS.forged.name}` },
     { ...CHAINS.isolation, spec: "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN" },
     { ...CHAINS.isolation, spec: `-j ${CHAINS.bridges.name}` },
     { ...CHAINS.isolation, spec: `-j ${CHAINS.open.name}` },

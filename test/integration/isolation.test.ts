@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import { FAMILIES, type Family, bare } from "../../src/ip.ts";
@@ -6,6 +8,7 @@ import type { EndpointRequest, NetworkRequest } from "../../src/model.ts";
 import { bridgeName } from "../../src/names.ts";
 import { run } from "../lab/command.ts";
 import { FakeSandbox } from "../support/fake-sandbox.ts";
+import { sendForged } from "../support/forged.ts";
 import { ip, ipLink, mustBeIsolated, plugWire, setSysctl, wipe } from "../support/isolated.ts";
 import { PORTS } from "../support/networks.ts";
 import { EVERYTHING, type Place, arrivals, leave, placeIn } from "../support/places.ts";
@@ -30,6 +33,8 @@ const PRETENDED = {
 const BESIDE_2 = { ipv4: "10.2.0.6/16", ipv6: "fd02::6/64" } as const;
 /** This process is the relay, and has nothing else to do. */
 const RELAYED_MS = 300;
+/** Two containers answer each other, if they can. */
+const FORGED_MS = 500;
 
 /** A container, with the sandbox that it is in. */
 interface Container extends Place {
@@ -40,6 +45,7 @@ describe("isolation, tried with packets where nobody else drops any", () => {
   let site: Site;
   let host: Place;
   const containers: Container[] = [];
+  const listeners: ChildProcess[] = [];
 
   before(async () => {
     mustBeIsolated();
@@ -55,6 +61,7 @@ describe("isolation, tried with packets where nobody else drops any", () => {
   afterEach(async () => {
     assert.deepEqual(await site.reconcile(), {}, "what was made is what the reconciler wants");
     leave(host);
+    for (const listener of listeners.splice(0)) listener.kill();
     for (const container of containers.splice(0)) {
       leave(container);
       await container.sandbox.end();
@@ -199,6 +206,26 @@ describe("isolation, tried with packets where nobody else drops any", () => {
       assert.notDeepEqual(web[family].hear(), []);
     });
 
+  for (const family of FAMILIES)
+    for (const internal of [false, true])
+      it(`passes nothing by a connection that one begins in another's name, IPv${String(family)}${internal ? ", to an internal network" : ""}`, async () => {
+        await site.driver.createNetwork(network(1));
+        await site.driver.createNetwork(network(2, { internal }));
+        const [one, other] = [await container(endpointOf(1)), await container(endpointOf(2))];
+        const at = (number: number) => addresses(number)[family === 4 ? 0 : 1];
+        const victim = { address: at(2), port: 53 };
+        const heard = await hearing(other, family, victim.port);
+        const own = await hearing(one, family, 7000, "answers");
+        const mac = (await ipLink(bridgeName(id(1))))?.address ?? assert.fail();
+        await sendForged(one.sandbox.path, mac, victim, { address: at(1), port: 7000 }, "forged");
+        await sleep(FORGED_MS);
+        assert.deepEqual({ victim: heard(), one: own() }, { victim: "", one: "" });
+        // From its own network the same is heard, so it is not the frame that is wrong.
+        const beside = { address: at(1).replace(/2$/, "9"), port: 53 };
+        await sendForged(one.sandbox.path, mac, beside, { address: at(1), port: 7000 }, "beside");
+        await until("that is heard", () => Promise.resolve(own() !== ""));
+      });
+
   for (const [kind, options] of [
     ["a network", {}],
     ["an unprotected network", UNPROTECTED],
@@ -214,6 +241,27 @@ describe("isolation, tried with packets where nobody else drops any", () => {
       const gateway = { from: engine, to: ["10.5.0.1", "fd05::1"], at: host };
       assert.deepEqual(await arrivals({ way, gateway }), { way: [], gateway: EVERYTHING });
     });
+
+  /** Has a container listen, and answer whatever it hears if it is told to. @returns what it has heard so far */
+  async function hearing(
+    { sandbox }: Container,
+    family: Family,
+    port: number,
+    answers = "",
+  ): Promise<() => string> {
+    const script = `
+      const socket = require("dgram").createSocket("udp${String(family)}", (text, { port, address }) => {
+        process.stdout.write(text);
+        if ("${answers}") socket.send("query", port, address);
+      });
+      socket.bind(${String(port)}, () => process.stderr.write("listens"));`;
+    const child = spawn("nsenter", [`--net=${sandbox.path}`, process.execPath, "-e", script]);
+    listeners.push(child);
+    let text = "";
+    child.stdout.on("data", (chunk: Buffer) => (text += chunk.toString()));
+    await once(child.stderr, "data");
+    return () => text;
+  }
 
   /** Sends a datagram for a published port to everybody on the container's bridge, and gives it time to be relayed. */
   async function shout({ sandbox }: Container, from: string): Promise<void> {

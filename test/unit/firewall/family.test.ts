@@ -19,6 +19,8 @@ function network(number: number): Rule[] {
 }
 
 const DOCKER0 = { name: "docker0", internal: false };
+/** Whatever is known goes on before anything else is looked at. */
+const FIRST_OF_ISOLATION = standingRules([]).find(({ name }) => name === CHAINS.isolation.name);
 
 /** An engine's and a user's rules, as they stand on a Docker host. */
 const FOREIGN = `*nat
@@ -57,7 +59,7 @@ describe("FamilyRules", () => {
     }
     assert.deepEqual(
       iptables.rules(CHAINS.isolation.table, CHAINS.isolation.name)?.[0],
-      wanted.length > 0 ? standingRules([])[0]?.spec : undefined,
+      wanted.length > 0 ? FIRST_OF_ISOLATION?.spec : undefined,
     );
   };
 
