@@ -35,6 +35,8 @@ interface Memory {
 export class FamilyRules {
   readonly #family: Family;
   readonly #iptables: Pick<Iptables, "restore" | "save">;
+  /** Somebody was seen to have taken all of tsnet's chains away. */
+  flushed = false;
   #memory: Memory | undefined;
   #engineBridges: readonly EngineBridge[] = [];
   /** Those that the rules were written for; undefined until they were read. */
@@ -44,7 +46,6 @@ export class FamilyRules {
   #drift: string[] = [];
   /** There was a chain when it was written last. */
   #hasChains = false;
-  #flushed = false;
   /** What was read while a change was under way would be out of date. */
   readonly #turns = new Limit(1);
 
@@ -66,13 +67,6 @@ export class FamilyRules {
     const drift = this.#drift;
     this.#drift = [];
     return drift;
-  }
-
-  /** Whether somebody was seen to have taken all of tsnet's chains away, since this was asked last. */
-  takeFlushed(): boolean {
-    const flushed = this.#flushed;
-    this.#flushed = false;
-    return flushed;
   }
 
   /** Tells which bridges hold the engine's own containers; takes effect with the next change. */
@@ -165,7 +159,7 @@ export class FamilyRules {
   async #read(): Promise<Memory> {
     if (this.#memory) return this.#memory;
     const saved = parseSaved(await this.#iptables.save());
-    if (this.#hasChains && saved.own.size === 0) this.#flushed = true;
+    if (this.#hasChains && saved.own.size === 0) this.flushed = true;
     this.#bridgesThere ??= engineBridgesIn(saved.own);
     const wanted = new WantedRules(saved, this.#bridgesThere);
     const touched = wanted.takeTouched();

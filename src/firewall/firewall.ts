@@ -73,8 +73,12 @@ export class Firewall {
   async settle(): Promise<string[]> {
     await Promise.all(FAMILIES.map((family) => this.#families[family].change([], [])));
     const drift = FAMILIES.flatMap((family) => this.#families[family].takeDrift());
-    const flushed = FAMILIES.filter((family) => this.#families[family].takeFlushed());
-    return flushed.length > 0 ? [...drift, ...(await this.forwarding.closeAgain())] : drift;
+    for (const family of FAMILIES) {
+      if (!this.#families[family].flushed) continue;
+      drift.push(...(await this.forwarding.closeAgain(family)));
+      this.#families[family].flushed = false;
+    }
+    return drift;
   }
 
   /** @throws {ConflictError} where the engine's rules are in the tables of the other iptables */

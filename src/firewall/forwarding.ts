@@ -44,15 +44,13 @@ export class Forwarding {
   }
 
   /**
-   * Somebody has taken all rules away, as `nft flush ruleset` does, and with them the policies. One that is opened by
-   * itself stays open: that was meant.
+   * Somebody has taken all of a family's rules away, as `nft flush ruleset` does, and with them its policy. One that is
+   * opened by itself stays open: that was meant.
    *
    * @returns what was put right, as iptables says it
    */
-  async closeAgain(): Promise<string[]> {
-    const changed: string[] = [];
-    for (const family of this.#closed) if (await close(family)) changed.push("filter -P FORWARD DROP");
-    return changed;
+  async closeAgain(family: Family): Promise<string[]> {
+    return this.#closed.has(family) && (await close(family)) ? ["filter -P FORWARD DROP"] : [];
   }
 
   async #turnOn(family: Family, name: string): Promise<boolean> {

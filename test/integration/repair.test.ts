@@ -340,6 +340,8 @@ describe("Reconciler", () => {
     await site.reconcile();
     assert.ok(await closed());
     await open();
+    for (const table of ["mangle", "nat", "filter"])
+      for (const command of ["-F", "-X"]) await run(["ip6tables", "-w", "-t", table, command]);
     await site.reconcile();
     assert.ok(!(await closed()));
   });
