@@ -2,7 +2,6 @@ import { type NetlinkMessage, Protocol } from "netlink";
 import { getSystemErrorName } from "node:util";
 import { KernelError, reason } from "../errors.ts";
 import { FAMILIES, type Family, formatIp, parseIp } from "../ip.ts";
-import { Limit } from "../lock.ts";
 import { openSocket } from "./rtnetlink.ts";
 import { attributes, bytes, nest, u32, u8 } from "./netlink-message.ts";
 import { readSysctl } from "./sysctl.ts";
@@ -19,6 +18,7 @@ const CTA_FILTER_ORIG_FLAGS = 1;
 const COMPARE = { PROTO_NUM: 8, DST_PORT: 32 } as const;
 const UDP = 17;
 const AF = { 4: 2, 6: 10 } as const;
+const NLM_F_REQUEST = 1;
 const NLM_F_DUMP = 0x300;
 const NLMSG_ERROR = 2;
 /** struct nfgenmsg: family, version, resource. */
@@ -26,8 +26,10 @@ const HEADER = 4;
 const NOTHING = Buffer.alloc(0);
 /** There is none any more, or the kernel does not show them. */
 const HARMLESS = ["ENOENT", "EINVAL"];
-/** Answers that may wait to be read; each takes some 800 bytes of the socket's buffer. */
-const IN_FLIGHT = 16;
+/** Flows to delete at once. What is refused is answered, and each answer takes some 800 bytes of the socket's buffer. */
+const AT_ONCE = 64;
+/** Ports that are asked for one by one: each takes the kernel some 10 ms, and all of UDP may be hundreds of thousands of flows. */
+const PORTS_APART = 8;
 /** Milliseconds for an answer; only one that was dropped takes so long. */
 const TIMEOUT_MS = 10_000;
 const ANY = { 4: "0.0.0.0", 6: "::" } as const;
@@ -59,7 +61,6 @@ interface Flow {
 export class Conntrack {
   readonly #isLocal: (address: string) => Promise<boolean>;
   readonly #socket = openSocket(Protocol.NETFILTER);
-  readonly #inFlight = new Limit(IN_FLIGHT);
   /** What the next look is for. One takes the kernel some 10 ms, however few flows there are, so there is one for all who wait. */
   #next: { readonly ports: UdpPort[]; readonly done: Promise<void> } | undefined;
   #last: Promise<void> = Promise.resolve();
@@ -102,16 +103,29 @@ export class Conntrack {
 
   async #forgetOf(family: Family, ports: readonly UdpPort[]): Promise<void> {
     const asked = new Set(ports.map(({ address, port }) => `${parseIp(address).address} ${port}`));
-    const answers = await this.#ask("conntrack -L", CT_GET, NLM_F_DUMP, listOf(family, ports));
-    const flows = answers.flatMap(flowsIn);
+    const flows = await this.#flows(family, [...new Set(ports.map(({ port }) => port))]);
     const isForAny = ({ port }: Flow) => asked.has(`${ANY[family]} ${port}`);
     const local = await this.#localOf(flows.filter(isForAny));
     const meant = flows.filter(
       (flow) => asked.has(`${flow.address} ${flow.port}`) || (isForAny(flow) && local.has(flow.address)),
     );
-    await this.#inFlight.each(meant, async ({ name }) => {
-      await this.#ask("conntrack -D", CT_DELETE, 0, name);
-    });
+    for (let at = 0; at < meant.length; at += AT_ONCE) {
+      const names = meant.slice(at, at + AT_ONCE).map(({ name }) => name);
+      const last = names.pop() ?? NOTHING;
+      // The kernel does each within the call that asks, so the last one's answer is that of all.
+      for (const name of names) this.#socket.send(CT_DELETE, name, { flags: NLM_F_REQUEST });
+      await this.#ask("conntrack -D", CT_DELETE, 0, last);
+    }
+  }
+
+  /** The flows of UDP to these ports; to others as well, where there are too many to ask for each. */
+  async #flows(family: Family, ports: readonly number[]): Promise<Flow[]> {
+    const lists = ports.length <= PORTS_APART ? ports.map((port) => listOf(family, port)) : [listOf(family)];
+    const flows: Flow[] = [];
+    for (const list of lists)
+      for (const answer of await this.#ask("conntrack -L", CT_GET, NLM_F_DUMP, list))
+        flows.push(...flowsIn(answer));
+    return flows;
   }
 
   /** Those of the flows' destinations that are the host's. */
@@ -134,13 +148,12 @@ export class Conntrack {
   }
 }
 
-/** Asks for a family's flows of UDP, to one port if there is only one. Before Linux 5.8 the kernel lists all there are. */
-function listOf(family: Family, ports: readonly UdpPort[]): Buffer {
-  const [port = 0, ...others] = new Set(ports.map((one) => one.port));
+/** Asks for a family's flows of UDP, to one port or to all. Before Linux 5.8 the kernel lists all there are. */
+function listOf(family: Family, port?: number): Buffer {
   const number = Buffer.alloc(2);
-  number.writeUInt16BE(port);
+  number.writeUInt16BE(port ?? 0);
   const proto = nest(CTA_TUPLE.PROTO, u8(CTA_PROTO.NUM, UDP), bytes(CTA_PROTO.DST_PORT, number));
-  const compare = COMPARE.PROTO_NUM | (others.length === 0 ? COMPARE.DST_PORT : 0);
+  const compare = COMPARE.PROTO_NUM | (port === undefined ? 0 : COMPARE.DST_PORT);
   return Buffer.concat([
     Buffer.from([AF[family], 0, 0, 0]),
     nest(CTA.TUPLE_ORIG, proto),

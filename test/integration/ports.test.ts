@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type Server, createServer } from "node:net";
 import type { PortBinding } from "../../src/model.ts";
+import { sendUdp, trackFlows, udpFlows } from "../support/flows.ts";
 import { mustBeIsolated, plugWire, ruleLines, wipe } from "../support/isolated.ts";
 import { NETWORKS, PORTS, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
@@ -91,6 +92,18 @@ describe("the host's ports that a container is given", () => {
     } finally {
       for (const server of servers) server.close();
     }
+  });
+
+  it("have hundreds of flows of UDP looked at anew, and nobody else's", async () => {
+    await trackFlows();
+    const udp = [5353, 5354].map((port) => ({ ...binding(port, port), protocol: "udp" as const }));
+    await site.driver.publish(network.id, next.id, udp);
+    const to = (address: string) => udp.map(({ hostPort: port }) => ({ address, port }));
+    await sendUdp(Array.from({ length: 100 }, () => to("10.1.0.1")).flat());
+    await sendUdp(to("10.1.0.9"));
+    assert.equal(udpFlows([5353, 5354]).length, 202);
+    await site.driver.revoke(network.id, next.id);
+    assert.deepEqual(udpFlows([5353, 5354]), ["10.1.0.9 5353", "10.1.0.9 5354"]);
   });
 
   it("are those of IPv4, too, of one with IPv6 only that is on a LAN without a gateway", async () => {
