@@ -70,10 +70,13 @@ export class HostAccess {
     );
   }
 
-  /** Those reserved for the host, then the parent's own. */
+  /** Those reserved for the host, then the parent's own that it can use, those that will last first. */
   async #addresses({ ipv4, ipv6 }: Network, parent: string): Promise<HostAddresses[]> {
     const [link, all] = await Promise.all([this.#host.links.get(parent), this.#host.addresses.list()]);
-    const there = all.filter(({ index }) => index === link?.index).map(({ cidr }) => bare(cidr));
+    const there = all
+      .filter(({ index, usable }) => index === link?.index && usable)
+      .sort((a, b) => Number(a.passing) - Number(b.passing))
+      .map(({ cidr }) => bare(cidr));
     return [...ipv4, ...ipv6].map((pool) => ({
       pool,
       addresses: [...new Set([...reserved(pool), ...there.filter((address) => has(pool, address))])],

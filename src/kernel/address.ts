@@ -1,12 +1,14 @@
 import { isErrno } from "../errors.ts";
 import { type Cidr, formatIp, ipBytes, parseCidr } from "../ip.ts";
-import { attributes, bytes, u32 } from "./netlink-message.ts";
+import { attributes, bytes, readU32, u32 } from "./netlink-message.ts";
 import { CREATE_EXCLUSIVE, RTM, type Rtnetlink } from "./rtnetlink.ts";
 
 const AF = { 4: 2, 6: 10 } as const;
 const IFA = { ADDRESS: 1, LOCAL: 2, BROADCAST: 4, FLAGS: 8 } as const;
 /** Usable at once: the address was allocated, nobody else can have it (RFC 4862, section 5.4, may be left out). */
 const IFA_F_NODAD = 2;
+/** Flags of an address (linux/if_addr.h): the kernel chooses these last as a source, and those cannot be used (yet). */
+const IFA_F = { TEMPORARY: 1, DADFAILED: 8, DEPRECATED: 0x20, TENTATIVE: 0x40 } as const;
 /** An address that is a whole subnet needs no route to its neighbours. */
 const IFA_F_NOPREFIXROUTE = 0x200;
 const IFADDRMSG = 8;
@@ -15,6 +17,10 @@ const IFADDRMSG = 8;
 export interface LinkAddress {
   readonly index: number;
   readonly cidr: string;
+  /** Nobody else on the link has it. False also as long as that is not known (RFC 4862, section 5.4). */
+  readonly usable: boolean;
+  /** It will be gone some day, or must not be what new connections come from (RFC 4862, section 5.5.4; RFC 8981). */
+  readonly passing: boolean;
 }
 
 /** IP addresses of the links in the daemon's namespace. */
@@ -52,7 +58,17 @@ export class Addresses {
       const found = attributes(payload, IFADDRMSG);
       const address = found.get(IFA.LOCAL) ?? found.get(IFA.ADDRESS);
       if (!address) return [];
-      return [{ index: payload.readUInt32LE(4), cidr: `${formatIp(address)}/${String(payload[1])}` }];
+      // The header has room for the first eight only.
+      const flags = readU32(found.get(IFA.FLAGS)) || (payload[2] ?? 0);
+      return [
+        {
+          index: payload.readUInt32LE(4),
+          cidr: `${formatIp(address)}/${String(payload[1])}`,
+          usable: (flags & (IFA_F.TENTATIVE | IFA_F.DADFAILED)) === 0,
+          // Of IPv4 the first bit is that of a secondary address.
+          passing: (flags & (IFA_F.DEPRECATED | (payload[0] === AF[6] ? IFA_F.TEMPORARY : 0))) !== 0,
+        },
+      ];
     });
   }
 

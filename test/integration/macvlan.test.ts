@@ -117,6 +117,33 @@ describe("macvlan backend on the kernel", () => {
     });
   });
 
+  describe("host access by IPv6", () => {
+    const network = NETWORKS["dual stack with host access"] ?? assert.fail();
+    const sources = async () => (await routes()).filter((route) => route.includes("fd01::2"));
+
+    it("comes from an address that lasts, and not from a newer one that does not", async () => {
+      await ip("address add fd01::53/128 dev wire0 nodad preferred_lft 0");
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpointOf(network));
+      assert.match((await sources()).join(), /fd01::200/);
+    });
+
+    it("takes no address of the host's that somebody else has", async () => {
+      await ip("address add fd01::99/64 dev wire1 nodad");
+      await ip("address add fd01::99/64 dev wire0");
+      await until("the other is heard", async () =>
+        (await run(["ip", "address", "show", "dev", "wire0", "dadfailed"])).stdout.includes("fd01::99"),
+      );
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpointOf(network));
+      assert.match((await sources()).join(), /fd01::200/);
+      assert.deepEqual(
+        (await ipAddresses(SHIM)).filter((address) => address.includes("fd01::99")),
+        [],
+      );
+    });
+  });
+
   describe("host access that the host's own routing is in the way of", () => {
     const network = NETWORKS["IPv4 only with host access"] ?? assert.fail();
     const trouble = () => site.reconciler.health.degraded.get(`endpoint ${id(2)}`) ?? "";
