@@ -216,7 +216,7 @@ export class Driver {
       const network = this.#state.network(networkId);
       const endpoint = this.#state.endpoint(networkId, id);
       if (!network || !endpoint) return undefined;
-      const { sandbox = endpoint.left ?? "", ifname: _, ...apart } = endpoint;
+      const { sandbox = endpoint.left ?? "", ifname: _, leads: __, ...apart } = endpoint;
       await this.#ports.unpublish(network, endpoint, { ...apart, left: sandbox });
       return this.#beside(endpoint);
     });

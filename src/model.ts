@@ -69,6 +69,8 @@ export const Endpoint = z.object({
   sandbox: z.string().optional(),
   /** What the engine calls its link in the sandbox, once that was seen: lost there, it must come back by that name. */
   ifname: z.string().optional(),
+  /** Families of which its container's default route was seen to lead through that link: it must do so again. */
+  leads: z.array(z.union([z.literal(4), z.literal(6)])).optional(),
   /** What is published, while the endpoint is its container's gateway. */
   ports: z.array(PublishedPort).optional(),
   /**

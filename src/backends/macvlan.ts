@@ -1,6 +1,7 @@
 import { ConflictError, InvalidError, TakenError } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
+import type { Family } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import { type Joined, type MacvlanSpec, macvlanLink } from "../steps/macvlan.ts";
 import { privateParent, vlanLink } from "../steps/parent.ts";
@@ -21,7 +22,7 @@ interface Found {
 }
 
 type MacvlanNet = Network<MacvlanOptions, Found>;
-type Records = Pick<State, "networks" | "endpoints" | "endpointRecord">;
+type Records = Pick<State, "networks" | "endpoints" | "inSandbox" | "endpointRecord">;
 
 /** What packets of a private parent's containers may be as large as. */
 const PRIVATE_MTU = 1500;
@@ -184,16 +185,21 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
 
   #inside(network: MacvlanNet, endpoint: Endpoint, sandbox: string): Joined {
     const { link, gateway, gatewayIPv6 } = this.join(network, endpoint);
-    const { ifname } = endpoint;
+    const { ifname, leads = [] } = endpoint;
+    const beside = this.#records.inSandbox(sandbox).filter(({ id }) => id !== endpoint.id);
+    const isOthers = (family: Family) =>
+      !leads.includes(family) && beside.some((other) => other.leads?.includes(family));
     return {
       sandbox,
       prefix: link.prefix,
-      ...(ifname === undefined ? {} : { ifname }),
-      remember: async (ifname) => {
-        await this.#records.endpointRecord({ ...endpoint, ifname }).apply();
+      ...(ifname === undefined ? {} : { seen: { ifname, leads } }),
+      remember: async (seen) => {
+        await this.#records.endpointRecord({ ...endpoint, ...seen }).apply();
       },
       addresses: addressesOf(endpoint),
-      gateways: [gateway, gatewayIPv6].filter((one) => one !== undefined),
+      gateways: [isOthers(4) ? undefined : gateway, isOthers(6) ? undefined : gatewayIPv6].filter(
+        (one) => one !== undefined,
+      ),
     };
   }
 }

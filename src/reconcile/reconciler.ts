@@ -161,9 +161,9 @@ export class Reconciler {
       const network = this.#state.network(id);
       if (!network) return false;
       const trouble = () => this.#driver.trouble(network);
-      const plan = this.#driver.networkPlan(network);
+      const plan = () => this.#driver.networkPlan(network);
       const repaired = await this.#repair(`network ${id}`, plan, trouble);
-      this.#watchSettings(plan, `network ${id}`, () => this.#network(id));
+      this.#watchSettings(plan(), `network ${id}`, () => this.#network(id));
       return repaired;
     });
   }
@@ -171,11 +171,15 @@ export class Reconciler {
   async #endpoint(networkId: string, id: string): Promise<void> {
     await this.#driver.exclusively(networkId, async () => {
       const network = this.#state.network(networkId);
-      const endpoint = this.#state.endpoint(networkId, id);
-      if (!network || !endpoint) return;
-      const plan = this.#driver.endpointPlan(network, endpoint);
+      // Asked for each time: what is seen in its sandbox is added to its record.
+      const endpoint = () => this.#state.endpoint(networkId, id);
+      if (!network || !endpoint()) return;
+      const plan = () => {
+        const now = endpoint();
+        return now ? this.#driver.endpointPlan(network, now) : [];
+      };
       await this.#repair(`endpoint ${id}`, plan);
-      this.#watchSettings(plan, `endpoint ${id}`, () => this.#endpoint(networkId, id));
+      this.#watchSettings(plan(), `endpoint ${id}`, () => this.#endpoint(networkId, id));
     });
   }
 
@@ -194,12 +198,12 @@ export class Reconciler {
   /** @param trouble asked afterwards for what no step could change */
   async #repair(
     owner: string,
-    plan: readonly Step[],
+    plan: () => readonly Step[],
     trouble?: () => Promise<string | undefined>,
   ): Promise<boolean> {
     let repaired = false;
     const apply = () =>
-      repairAll(plan, ({ what }, before) => {
+      repairAll(plan(), ({ what }, before) => {
         repaired = true;
         this.health.repaired(what.split(" ", 1)[0] ?? "", what, before);
       });

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import { KernelError, isErrno } from "../errors.ts";
-import { type Family, bare, parseCidr } from "../ip.ts";
+import { FAMILIES, type Family, bare, parseCidr } from "../ip.ts";
 import { LINK_GROUP } from "../names.ts";
 import type { Applied, Step } from "../step.ts";
 import { announce } from "../kernel/announce.ts";
@@ -31,19 +32,26 @@ export interface MacvlanSpec {
   readonly left?: string;
 }
 
+/** What only the sandbox can tell of a link, and nobody when it has gone with its parent. */
+export interface Seen {
+  readonly ifname: string;
+  /** Families whose default route leads through it. */
+  readonly leads: Family[];
+}
+
 /** What the engine makes of a link in the sandbox. */
 export interface Joined {
   /** Path of the sandbox's network namespace. */
   readonly sandbox: string;
   /** What the link is called, before its number. */
   readonly prefix: string;
-  /** What it was called when it was last seen. */
-  readonly ifname?: string;
-  /** Keeps what it is called. */
-  readonly remember: (ifname: string) => Promise<void>;
+  /** What it was like when it was last seen. */
+  readonly seen?: Seen;
+  /** Keeps what it is like. */
+  readonly remember: (seen: Seen) => Promise<void>;
   /** With prefix length. */
   readonly addresses: readonly string[];
-  /** Bare. */
+  /** Bare; those of them by which no other network of the container's leads out. */
   readonly gateways: readonly string[];
 }
 
@@ -209,7 +217,7 @@ async function settleInside(host: Host, spec: MacvlanSpec, joined: Joined, paren
     const links = await inside.links.list();
     const mine = links.find(({ alias }) => alias === spec.alias);
     // The engine names it before it brings it up.
-    if (mine?.up && mine.name !== joined.ifname) await joined.remember(mine.name);
+    if (mine?.up) await look(inside, mine, joined);
     if (mine?.kind === "macvlan") return await settle(inside, mine, following(spec, parent));
     // The engine is at it.
     if (mine && !mine.up) return false;
@@ -223,6 +231,17 @@ async function settleInside(host: Host, spec: MacvlanSpec, joined: Joined, paren
   } finally {
     inside.close();
   }
+}
+
+async function look(inside: Sandbox, { name, index }: Link, { seen, remember }: Joined): Promise<void> {
+  const defaults = (await inside.routes()).filter(({ subnet }) => subnet.endsWith("/0"));
+  const leads = FAMILIES.filter((family) => {
+    const ways = defaults.filter(({ subnet }) => subnet === DEFAULT[family]);
+    // The engine sets it after it has brought up the link.
+    return ways.length === 0 ? seen?.leads.includes(family) : ways.some(({ link }) => link === index);
+  });
+  const now = { ifname: name, leads };
+  if (!isDeepStrictEqual(now, seen)) await remember(now);
 }
 
 /**
@@ -295,9 +314,9 @@ async function removeStray(host: Host, { parent, mode, mac, alias }: MacvlanSpec
 }
 
 /** What it was called, as the engine still has it; the lowest that is free if that was never seen, or is taken. */
-function freeName({ prefix, ifname }: Joined, links: readonly Link[]): string {
+function freeName({ prefix, seen }: Joined, links: readonly Link[]): string {
   const taken = new Set(links.map(({ name }) => name));
-  if (ifname !== undefined && !taken.has(ifname)) return ifname;
+  if (seen && !taken.has(seen.ifname)) return seen.ifname;
   for (let number = 0; ; number += 1) {
     const name = `${prefix}${String(number)}`;
     if (!taken.has(name)) return name;

@@ -259,6 +259,36 @@ describe("macvlan backend on the kernel", () => {
       assert.deepEqual(routes, ["default via fd01::1"]);
     });
 
+    it("has its container's default route again, whichever of two is made again first", async () => {
+      await ip("link add wire2 type veth peer name wire3", "link set wire2 up", "link set wire3 up");
+      const one = { ...DEFAULTS, ipv6: [], options: ON_PARENT };
+      const pool = { subnet: "10.2.0.0/16", gateway: "10.2.0.1/16", aux: {} };
+      const two = { ...one, id: id(9), ipv4: [pool], options: { ...ON_PARENT, parent: "wire2" } };
+      const sandbox = await host.sandbox();
+      for (const [each, end, name] of [
+        [one, endpointOf(one, 2), "eth0"],
+        [two, { network: two.id, id: id(19), ipv4: "10.2.0.2/16" }, "eth1"],
+      ] as const) {
+        await site.driver.createNetwork(each);
+        await site.driver.createEndpoint(end);
+        await site.driver.join(each.id, end.id, sandbox.path);
+        await sandbox.ip("route flush default");
+        await sandbox.take(end, name);
+      }
+      await site.reconcile();
+      const leads = async () => {
+        assert.match(await sandbox.ip("route show default"), /^default via 10\.2\.0\.1 dev eth1[^\n]*\n$/);
+      };
+      await leads();
+      await ip("link delete wire0", "link delete wire2");
+      await plugWire();
+      await site.reconcile();
+      assert.deepEqual(await sandbox.links(), ["eth0", "lo"]);
+      await ip("link add wire2 type veth peer name wire3", "link set wire2 up", "link set wire3 up");
+      await site.reconcile();
+      await leads();
+    });
+
     it("has the number that it had, whichever of two is made again first", async () => {
       const other = { ...network, id: id(7) };
       const both = [

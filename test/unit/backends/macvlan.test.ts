@@ -40,6 +40,7 @@ describe("MacvlanBackend", () => {
     const records = {
       networks: () => networks,
       endpoints: (network: string) => endpoints.filter((endpoint) => endpoint.network === network),
+      inSandbox: (sandbox: string) => endpoints.filter((endpoint) => endpoint.sandbox === sandbox),
       endpointRecord: () => assert.fail("nothing is seen in a sandbox here"),
     };
     backend = new MacvlanBackend(links.host, NO_FIREWALL, records);
