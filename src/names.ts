@@ -18,6 +18,9 @@ export function bridgeName(network: string): string {
   return `ts-${network.slice(0, DIGITS)}`;
 }
 
+/** Every bridge that was given no other name, as iptables says it (iptables(8), `--in-interface`). */
+export const ANY_BRIDGE = "ts-+";
+
 /** Whether a link is, by its name, the bridge of a network. */
 export function isBridgeName(name: string): boolean {
   return name.startsWith("ts-");

@@ -1,4 +1,5 @@
 import type { Family } from "../ip.ts";
+import { isBridgeName } from "../names.ts";
 import { CHAINS, NOT_PUBLISHED, newFrom } from "./layout.ts";
 import { returnRules } from "./port-rules.ts";
 import { type MakeRule, type Rule, ruleMaker } from "./rule.ts";
@@ -30,6 +31,7 @@ export interface BridgeNetwork {
  * The rules of a bridge network B for one family. See layout.ts for where each chain stands.
  *
  *   always           -s subnet ! -i B → drop        it is not from there (but the gateway's own)
+ *   a name of its own  -i B ! -o B → TSNET-TO       known connections too: not to the engine's, see layout.ts
  *   internal         -i B ! -o B → drop             not even to what is open to everybody
  *   icc=false        -i B -o B → drop               by way of the gateway; the bridge's ports are isolated too
  *   to elsewhere     -i B ! -o B → TSNET-TO         not into other networks
@@ -48,6 +50,8 @@ export function bridgeRules(network: BridgeNetwork): Rule[] {
     rule(CHAINS.forged, `-s ${subnet} ! -i ${bridge} -m addrtype ! --src-type LOCAL`, "DROP"),
   );
 
+  // The others are dealt with together, for the sake of speed.
+  if (!isBridgeName(bridge)) rules.push(rule(CHAINS.known, leaving, CHAINS.to.name));
   if (!icc) rules.push(rule(CHAINS.bridges, `${within} ${NOT_PUBLISHED}`, "DROP"));
   if (internal) {
     return [

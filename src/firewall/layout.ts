@@ -1,4 +1,5 @@
 import type { Family } from "../ip.ts";
+import { ANY_BRIDGE } from "../names.ts";
 import { type Chain, type FamilyRule, chainKey } from "./rule.ts";
 
 /**
@@ -8,7 +9,8 @@ import { type Chain, type FamilyRule, chainKey } from "./rule.ts";
  *   mangle PREROUTING TSNET-ARRIVING    what the host itself must not hear, and IPv4 of networks that have none
  *                       new → TSNET-FORGED   with the address of a network, but from elsewhere → drop
  *   mangle FORWARD ── TSNET-ISOLATION   what may not pass is dropped here, before anybody's filter rules
- *                       1 known connection → return
+ *                       1 known connection → TSNET-KNOWN, then return
+ *                            TSNET-KNOWN    to an engine's bridge, but of no published port → drop
  *                       2 TSNET-BRIDGES   out of what is internal, within what is not for talking, or into and out of
  *                                         a macvlan network by way of the host → drop
  *                                         from a network to elsewhere → TSNET-TO, and the reverse → TSNET-FROM
@@ -42,6 +44,7 @@ export const CHAINS = {
   arriving: { table: "mangle", name: "TSNET-ARRIVING" },
   forged: { table: "mangle", name: "TSNET-FORGED" },
   isolation: { table: "mangle", name: "TSNET-ISOLATION" },
+  known: { table: "mangle", name: "TSNET-KNOWN" },
   bridges: { table: "mangle", name: "TSNET-BRIDGES" },
   to: { table: "mangle", name: "TSNET-TO" },
   from: { table: "mangle", name: "TSNET-FROM" },
@@ -63,6 +66,7 @@ export const STANDING: readonly Chain[] = [
   CHAINS.arriving,
   CHAINS.forged,
   CHAINS.isolation,
+  CHAINS.known,
   CHAINS.bridges,
   CHAINS.to,
   CHAINS.from,
@@ -115,6 +119,9 @@ export const PUBLISHED = "-m conntrack --ctstate DNAT";
 /** Any other packet. */
 export const NOT_PUBLISHED = "-m conntrack ! --ctstate DNAT";
 
+/** A packet of a connection that is under way. */
+const KNOWN = "-m conntrack --ctstate RELATED,ESTABLISHED";
+
 /** What is new from a bridge; behind TSNET-RELAYED it does not reach what the daemon serves. */
 export const newFrom = (bridge: string) => `-i ${bridge} -m conntrack --ctstate NEW`;
 
@@ -129,7 +136,8 @@ export interface EngineBridge {
 export function standingRules(engineBridges: readonly EngineBridge[]): FamilyRule[] {
   return [
     { ...CHAINS.arriving, spec: `-m conntrack --ctstate NEW -j ${CHAINS.forged.name}` },
-    { ...CHAINS.isolation, spec: "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN" },
+    { ...CHAINS.isolation, spec: `${KNOWN} -j ${CHAINS.known.name}` },
+    { ...CHAINS.isolation, spec: `${KNOWN} -j RETURN` },
     { ...CHAINS.isolation, spec: `-j ${CHAINS.bridges.name}` },
     { ...CHAINS.isolation, spec: `-j ${CHAINS.open.name}` },
     { ...CHAINS.isolation, spec: `-j ${CHAINS.closed.name}` },
@@ -143,10 +151,14 @@ export function standingRules(engineBridges: readonly EngineBridge[]): FamilyRul
 }
 
 function engineBridgeRules({ name, internal }: EngineBridge): FamilyRule[] {
-  const to = { ...CHAINS.to, spec: `-o ${name} ${NOT_PUBLISHED} -j DROP` };
-  if (!internal) return [to, { ...CHAINS.from, spec: `-i ${name} ${NOT_PUBLISHED} -j DROP` }];
+  const to = [
+    { ...CHAINS.to, spec: `-o ${name} ${NOT_PUBLISHED} -j DROP` },
+    // One that a container began in the name of the engine's.
+    { ...CHAINS.known, spec: `-i ${ANY_BRIDGE} -o ${name} ${NOT_PUBLISHED} -j DROP` },
+  ];
+  if (!internal) return [...to, { ...CHAINS.from, spec: `-i ${name} ${NOT_PUBLISHED} -j DROP` }];
   return [
-    to,
+    ...to,
     { ...CHAINS.from, spec: `-i ${name} -j DROP` },
     { ...CHAINS.invited, spec: `-i ${name} -j DROP` },
     { ...CHAINS.input, spec: `${newFrom(name)} -j ${CHAINS.relayed.name}` },
