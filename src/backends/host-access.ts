@@ -60,14 +60,36 @@ export class HostAccess {
     ];
   }
 
-  /** Which subnet the host has no address in, in one line; undefined if there is none. */
+  /** What keeps the host from its containers that no step can change, in one line; undefined if nothing does. */
   async trouble(network: Network, parent: string): Promise<string | undefined> {
     const all = await this.#addresses(network, parent);
     const without = all.find(({ addresses }) => addresses.length === 0)?.pool;
-    return (
-      without &&
-      `host_access: parent ${parent} has no address in ${without.subnet}; give it one, or reserve one with --aux-address ${HOST_AUX[familyOf(without)]}=ADDRESS`
-    );
+    if (without)
+      return `host_access: parent ${parent} has no address in ${without.subnet}; give it one, or reserve one with --aux-address ${HOST_AUX[familyOf(without)]}=ADDRESS`;
+    // Whatever leads elsewhere leads there for all of them.
+    const [first] = this.#records.endpoints(network.id);
+    const ways = bareAddresses(first ?? {}).map((address) => ({
+      address,
+      source: all.find(({ pool }) => has(pool, address))?.addresses[0],
+    }));
+    return await this.#detour(shimName(network.id), ways);
+  }
+
+  /** Tables that come first may have another way, for everybody or for who speaks from there (ip-rule(8)). */
+  async #detour(
+    name: string,
+    ways: readonly { readonly address: string; readonly source: string | undefined }[],
+  ): Promise<string | undefined> {
+    const link = await this.#host.links.get(name);
+    // Without carrier the kernel may heed no route (ignore_routes_with_linkdown).
+    if (!link?.up || !link.carrier) return undefined;
+    for (const { address, source } of ways)
+      for (const from of [undefined, source]) {
+        const way = await this.#host.routeTo(address, from);
+        if (way?.link !== link.index)
+          return `host_access: packets ${from ? `from ${from} ` : ""}to ${address} do not go by ${name}: a rule leads them elsewhere (ip rule)`;
+      }
+    return undefined;
   }
 
   /** Those reserved for the host, then the parent's own that it can use, those that will last first. */

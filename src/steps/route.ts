@@ -45,14 +45,8 @@ export function hostRoute(host: Host, { link, address, source }: HostRouteSpec):
         throw await inTheWay(host, address, subnet, link);
       const isThere = isTaken(now) && now?.source === (from ?? "");
       if (!isThere) await host.addRoute({ subnet, link: there.index, ...(from ? { source: from } : {}) });
-      // Tables that come first may have another way, for everybody or for who speaks from there.
-      const ways = await Promise.all([host.routeTo(address), ...(from ? [host.routeTo(address, from)] : [])]);
-      if (ways.every(isTaken)) return !isThere;
-      // It may be that the kernel heeds no route by a link without carrier (ignore_routes_with_linkdown).
-      if (!there.carrier) return false;
-      throw new ConflictError(
-        `packets to ${address} do not take the route to it by ${link}: a rule leads them elsewhere (ip rule)`,
-      );
+      // Where a rule leads elsewhere it is made again and again, and that is no drift; who shares the link tells of it.
+      return !isThere && isTaken(await host.routeTo(address));
     },
     async revert() {
       const there = await host.links.get(link);

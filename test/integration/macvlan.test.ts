@@ -146,20 +146,20 @@ describe("macvlan backend on the kernel", () => {
 
   describe("host access that the host's own routing is in the way of", () => {
     const network = NETWORKS["IPv4 only with host access"] ?? assert.fail();
-    const trouble = () => site.reconciler.health.degraded.get(`endpoint ${id(2)}`) ?? "";
+    const trouble = () => site.reconciler.health.degraded.get(`network ${network.id}`) ?? "";
 
     for (const [what, ...rule] of [
       ["for everybody", "pref", "5270"],
       ["for who speaks from the host's address", "from", "10.1.0.200"],
     ])
       it(`is told of, and nothing is repaired again and again, where a rule leads elsewhere ${what ?? ""}`, async () => {
-        await site.driver.createNetwork(network);
-        await site.driver.createEndpoint(endpointOf(network));
         await ip("route add 10.1.0.0/16 dev wire0 table 52", `rule add ${rule.join(" ")} lookup 52`);
         try {
+          await site.driver.createNetwork(network);
+          await site.driver.createEndpoint(endpointOf(network));
           await site.reconcile();
           assert.deepEqual(await site.reconcile(), {});
-          assert.match(trouble(), /^packets to 10\.1\.0\.2 do not take the route .*\(ip rule\)$/);
+          assert.match(trouble(), /^host_access: packets .*to 10\.1\.0\.2 do not go by tsm.*\(ip rule\)$/);
         } finally {
           await ip(`rule del ${rule.join(" ")} lookup 52`, "route flush table 52");
         }
