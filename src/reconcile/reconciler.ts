@@ -1,6 +1,8 @@
+import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Driver } from "../driver.ts";
 import type { Firewall } from "../firewall/firewall.ts";
+import type { LinkAddress } from "../kernel/address.ts";
 import type { Host } from "../kernel/host.ts";
 import { type Link, parseLink } from "../kernel/link.ts";
 import { SysctlWatch } from "../kernel/sysctl-watch.ts";
@@ -52,6 +54,8 @@ export class Reconciler {
   readonly #settings = new SysctlWatch();
   #watching = false;
   #nameless: ReadonlySet<number> = new Set();
+  /** What was found when the addresses of a link had changed, by its index. */
+  readonly #addressesSeen = new Map<number, readonly LinkAddress[]>();
   #stopWatching: () => void = () => undefined;
 
   constructor(
@@ -320,7 +324,14 @@ export class Reconciler {
 
   async #addresses(index: number): Promise<void> {
     const link = await this.#host.links.at(index);
-    if (!link) return;
+    if (!link) {
+      this.#addressesSeen.delete(index);
+      return;
+    }
+    // Every advertisement of a router's, and whatever renews a lease, announces addresses that are there already.
+    const now = (await this.#host.addresses.list()).filter((address) => address.index === index);
+    if (isDeepStrictEqual(now, this.#addressesSeen.get(index))) return;
+    this.#addressesSeen.set(index, now);
     const owner = ownerOf(link.alias);
     if (owner?.kind === "network") await this.#network(owner.id);
     if (owner?.kind === "shim") await this.#whole(owner.id);

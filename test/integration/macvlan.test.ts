@@ -22,6 +22,8 @@ import type { Site } from "../support/site.ts";
 import { until } from "../support/until.ts";
 import { onWire } from "../support/wired-host.ts";
 
+/** Longer than it waits before it looks. */
+const LOOK_MS = 400;
 const ON_PARENT = { backend: "macvlan", parent: PARENT };
 
 /** One network of each kind that plans differ by; their ids are the same, so one at a time. */
@@ -494,6 +496,23 @@ describe("macvlan backend on the kernel", () => {
       await ip("link set wire0 down");
       const trouble = () => site.reconciler.health.degraded.get(`network ${network.id}`);
       await until("the parent to be seen down", () => trouble() === "parent wire0 is down");
+    });
+
+    it("of an address that is there already, as a router's advertisements are, have nothing looked at", async () => {
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpointOf(network));
+      await site.reconciler.start();
+      const looked = async (lifetime: number) => {
+        site.faults.plan();
+        const left = `valid_lft ${String(lifetime)} preferred_lft ${String(lifetime)}`;
+        await ip(`address change 10.1.0.200/16 dev wire0 ${left}`);
+        await sleep(LOOK_MS);
+        return site.faults.calls.length > 0;
+      };
+      await looked(2000);
+      assert.equal(await looked(1000), false);
+      await ip("address add 10.1.0.201/16 dev wire0");
+      await until("a new one to be looked at", () => site.faults.calls.length > 0);
     });
 
     it("tell that the engine has taken a link, and that a parent is gone and back", async () => {
