@@ -54,7 +54,7 @@ export class Reconciler {
   readonly #settings = new SysctlWatch();
   #watching = false;
   #nameless: ReadonlySet<number> = new Set();
-  /** What was found when the addresses of a link had changed, by its index. */
+  /** A link's addresses, by its index, with which nothing had to be repaired. */
   readonly #addressesSeen = new Map<number, readonly LinkAddress[]>();
   #stopWatching: () => void = () => undefined;
 
@@ -331,10 +331,13 @@ export class Reconciler {
     // Every advertisement of a router's, and whatever renews a lease, announces addresses that are there already.
     const now = (await this.#host.addresses.list()).filter((address) => address.index === index);
     if (isDeepStrictEqual(now, this.#addressesSeen.get(index))) return;
-    this.#addressesSeen.set(index, now);
+    const { repairs } = this.health;
     const owner = ownerOf(link.alias);
     if (owner?.kind === "network") await this.#network(owner.id);
     if (owner?.kind === "shim") await this.#whole(owner.id);
     for (const { id } of this.#parents.on(link.name)) await this.#whole(id);
+    // Only what was right as it was found need not be looked at again.
+    if (this.health.repairs === repairs) this.#addressesSeen.set(index, now);
+    else this.#addressesSeen.delete(index);
   }
 }
