@@ -49,7 +49,6 @@ describe("the log at level debug", () => {
       if (network.internal || kind === "macvlan") assert.deepEqual(published, []);
       else
         assert.deepEqual(published, [
-          `apply ports taken for endpoint ${id}`,
           `apply ${records.endpoint}`,
           `apply ports that endpoint ${id} no longer publishes`,
           ...changes,
