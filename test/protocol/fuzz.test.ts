@@ -12,7 +12,7 @@ import { createNetwork, id } from "../support/requests.ts";
 import { until } from "../support/until.ts";
 
 /** Passes over an engine's requests: the first ones warm the daemon up. */
-const PASSES = { warmUp: 12, counted: 24 };
+const PASSES = { warmUp: 36, counted: 24 };
 /** Megabytes by which the daemon may grow in the counted passes. */
 const GROWTH_MB = 20;
 const CONNECTIONS = 1000;
