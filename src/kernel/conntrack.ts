@@ -1,8 +1,7 @@
 import { type NetlinkMessage, Protocol } from "netlink";
-import { getSystemErrorName } from "node:util";
-import { KernelError, reason } from "../errors.ts";
+import { isErrno } from "../errors.ts";
 import { FAMILIES, type Family, formatIp, parseIp } from "../ip.ts";
-import { openSocket } from "./rtnetlink.ts";
+import { NLM_F_DUMP, ask, openSocket } from "./rtnetlink.ts";
 import { attributes, bytes, nest, u32, u8 } from "./netlink-message.ts";
 import { readSysctl } from "./sysctl.ts";
 
@@ -19,19 +18,13 @@ const COMPARE = { PROTO_NUM: 8, DST_PORT: 32 } as const;
 const UDP = 17;
 const AF = { 4: 2, 6: 10 } as const;
 const NLM_F_REQUEST = 1;
-const NLM_F_DUMP = 0x300;
-const NLMSG_ERROR = 2;
 /** struct nfgenmsg: family, version, resource. */
 const HEADER = 4;
 const NOTHING = Buffer.alloc(0);
-/** There is none any more, or the kernel does not show them. */
-const HARMLESS = ["ENOENT", "EINVAL"];
 /** Flows to delete at once. What is refused is answered, and each answer takes some 800 bytes of the socket's buffer. */
 const AT_ONCE = 64;
 /** Ports that are asked for one by one: each takes the kernel some 10 ms, and all of UDP may be hundreds of thousands of flows. */
 const PORTS_APART = 8;
-/** Milliseconds for an answer; only one that was dropped takes so long. */
-const TIMEOUT_MS = 10_000;
 const ANY = { 4: "0.0.0.0", 6: "::" } as const;
 
 /** Where clients send UDP to. */
@@ -136,15 +129,13 @@ export class Conntrack {
   }
 
   async #ask(command: string, type: number, flags: number, payload: Buffer): Promise<NetlinkMessage[]> {
-    const options = { flags, checkError: false, timeout: TIMEOUT_MS };
-    const [answers] = await this.#socket.request(type, payload, options).catch((cause: unknown) => {
-      throw new KernelError(command, "", reason(cause), { cause });
-    });
-    const [answer] = answers;
-    if (answer?.type !== NLMSG_ERROR) return answers;
-    const errno = answer.data.readInt32LE(0);
-    if (errno === 0 || HARMLESS.includes(getSystemErrorName(errno))) return [];
-    throw new KernelError(command, getSystemErrorName(errno));
+    try {
+      return await ask(this.#socket, command, type, flags, payload);
+    } catch (error) {
+      if (!isErrno(error, "ENOENT", "EINVAL")) throw error;
+      // There is none any more, or the kernel does not show them.
+      return [];
+    }
   }
 }
 

@@ -24,7 +24,8 @@ export const RTM = {
 export const CREATE_EXCLUSIVE = 0x600;
 /** Flags of a request that makes something, in place of what may be there. */
 export const CREATE_OR_REPLACE = 0x500;
-const NLM_F_DUMP = 0x300;
+/** Flags of a request for everything of a kind (netlink(7)). */
+export const NLM_F_DUMP = 0x300;
 const NLMSG_ERROR = 2;
 /** What the kernel's networking answers and Node has no name for (asm-generic/errno.h). */
 const STRANGE_ERRNOS: Readonly<Record<number, string>> = { 54: "EXFULL", 76: "ENOTUNIQ", 117: "EUCLEAN" };
@@ -67,6 +68,33 @@ export function openSocket(protocol: Protocol): NetlinkSocket {
 }
 
 /**
+ * Sends one request and waits for all of its answers.
+ *
+ * @param command what it amounts to in a tool's words, for the error's text
+ * @returns none where the kernel only acknowledged
+ * @throws {KernelError} with the errno's name
+ */
+export async function ask(
+  socket: NetlinkSocket,
+  command: string,
+  type: number,
+  flags: number,
+  payload: Buffer,
+): Promise<NetlinkMessage[]> {
+  let answers: NetlinkMessage[];
+  try {
+    [answers] = await socket.request(type, payload, { flags, checkError: false, timeout: TIMEOUT_MS });
+  } catch (cause) {
+    throw new KernelError(command, "", reason(cause), { cause });
+  }
+  const first = answers[0];
+  if (first?.type !== NLMSG_ERROR) return answers;
+  const errno = first.data.readInt32LE(0);
+  if (errno === 0) return [];
+  throw new KernelError(command, STRANGE_ERRNOS[-errno] ?? getSystemErrorName(errno));
+}
+
+/**
  * The kernel's routing sockets. Requests on one socket may overlap, dumps may not: the binding loses track of
  * a dump when another reply arrives in the middle of it. So there is one socket for each, and dumps take turns.
  */
@@ -85,13 +113,13 @@ export class Rtnetlink {
    * @throws {KernelError} with the errno's name
    */
   async request(command: string, type: number, flags: number, payload: Buffer): Promise<Buffer> {
-    const [answer] = await this.#inFlight.run(() => this.#ask(this.#requests, command, type, flags, payload));
+    const [answer] = await this.#inFlight.run(() => ask(this.#requests, command, type, flags, payload));
     return answer?.data ?? Buffer.alloc(0);
   }
 
   /** Lists everything of a kind, one payload each. */
   async dump(command: string, type: number, payload: Buffer): Promise<Buffer[]> {
-    const answers = await this.#turns.run(() => this.#ask(this.#dumps, command, type, NLM_F_DUMP, payload));
+    const answers = await this.#turns.run(() => ask(this.#dumps, command, type, NLM_F_DUMP, payload));
     return answers.map((answer) => answer.data);
   }
 
@@ -116,25 +144,5 @@ export class Rtnetlink {
     this.#stopWatching();
     this.#requests.close();
     this.#dumps.close();
-  }
-
-  async #ask(
-    socket: NetlinkSocket,
-    command: string,
-    type: number,
-    flags: number,
-    payload: Buffer,
-  ): Promise<NetlinkMessage[]> {
-    let answers: NetlinkMessage[];
-    try {
-      [answers] = await socket.request(type, payload, { flags, checkError: false, timeout: TIMEOUT_MS });
-    } catch (cause) {
-      throw new KernelError(command, "", reason(cause), { cause });
-    }
-    const first = answers[0];
-    if (first?.type !== NLMSG_ERROR) return answers;
-    const errno = first.data.readInt32LE(0);
-    if (errno === 0) return [];
-    throw new KernelError(command, STRANGE_ERRNOS[-errno] ?? getSystemErrorName(errno));
   }
 }
