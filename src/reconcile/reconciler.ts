@@ -166,9 +166,7 @@ export class Reconciler {
       if (!network) return false;
       const trouble = () => this.#driver.trouble(network);
       const plan = () => this.#driver.networkPlan(network);
-      const repaired = await this.#repair(`network ${id}`, plan, trouble);
-      this.#watchSettings(plan(), `network ${id}`, () => this.#network(id));
-      return repaired;
+      return await this.#repair(`network ${id}`, plan, () => this.#network(id), trouble);
     });
   }
 
@@ -182,8 +180,7 @@ export class Reconciler {
         const now = endpoint();
         return now ? this.#driver.endpointPlan(network, now) : [];
       };
-      await this.#repair(`endpoint ${id}`, plan);
-      this.#watchSettings(plan(), `endpoint ${id}`, () => this.#endpoint(networkId, id));
+      await this.#repair(`endpoint ${id}`, plan, () => this.#endpoint(networkId, id));
     });
   }
 
@@ -199,22 +196,31 @@ export class Reconciler {
     }
   }
 
-  /** @param trouble asked afterwards for what no step could change */
+  /**
+   * Applies a plan again, and has its settings looked after.
+   *
+   * @param look does so once more
+   * @param trouble asked afterwards for what no step could change
+   * @returns whether anything was repaired
+   */
   async #repair(
     owner: string,
     plan: () => readonly Step[],
+    look: () => Promise<unknown>,
     trouble?: () => Promise<string | undefined>,
   ): Promise<boolean> {
     let repaired = false;
-    const apply = () =>
-      repairAll(plan(), ({ what }, before) => {
-        repaired = true;
-        this.health.repaired(what.split(" ", 1)[0] ?? "", what, before);
-      });
+    const onDrift = ({ what }: Step, before?: string) => {
+      repaired = true;
+      this.health.repaired(what.split(" ", 1)[0] ?? "", what, before);
+    };
+    let steps = plan();
+    let failures = await repairAll(steps, onDrift);
     // A step may have failed because somebody was just deleting what an earlier one had found there.
-    const failures = (await apply()).length > 0 ? await apply() : [];
+    if (failures.length > 0) failures = await repairAll((steps = plan()), onDrift);
     const text = [...failures, await trouble?.()].filter(Boolean).join("; ");
     this.health.report(owner, text);
+    this.#watchSettings(steps, owner, look);
     return repaired;
   }
 
