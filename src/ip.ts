@@ -6,6 +6,17 @@ export type Family = 4 | 6;
 /** Both, in the order in which whatever is done for each is done. */
 export const FAMILIES: readonly Family[] = [4, 6];
 
+/** Loopback, which no packet from outside may name (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.3). */
+export const LOOPBACK = { 4: "127.0.0.0/8", 6: "::1/128" } as const;
+
+/** Bare: a listener's every address, and no sender's (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.2). */
+export const UNSPECIFIED = { 4: "0.0.0.0", 6: "::" } as const;
+
+/** Whether a bare address is that of its family. */
+export function isUnspecified(address: string): boolean {
+  return address === UNSPECIFIED[4] || address === UNSPECIFIED[6];
+}
+
 /** An address with a prefix length. The address keeps its host part. */
 export interface Cidr {
   readonly family: Family;

@@ -6,6 +6,7 @@ import { ipBytes } from "./ip.ts";
  * so these names are a persistent format. A link's name has 15 characters at most (IFNAMSIZ, linux/if.h).
  */
 const DIGITS = 12;
+const BRIDGE = "ts-";
 
 /** Group of every link tsnet makes ("ts"), set as it is made: what has it and no record is an orphan. */
 export const LINK_GROUP = 0x7473;
@@ -15,15 +16,15 @@ export const LEAVING_GROUP = 0x7474;
 
 /** Bridge of a network. */
 export function bridgeName(network: string): string {
-  return `ts-${network.slice(0, DIGITS)}`;
+  return `${BRIDGE}${network.slice(0, DIGITS)}`;
 }
 
 /** Every bridge that was given no other name, as iptables says it (iptables(8), `--in-interface`). */
-export const ANY_BRIDGE = "ts-+";
+export const ANY_BRIDGE = `${BRIDGE}+`;
 
 /** Whether a link is, by its name, the bridge of a network. */
 export function isBridgeName(name: string): boolean {
-  return name.startsWith("ts-");
+  return name.startsWith(BRIDGE);
 }
 
 /** The end of an endpoint's veth pair that stays on the host. */

@@ -52,8 +52,7 @@ export class HostAccess {
       linkUp(host, link),
       exactAddresses(host, link, async () => onShim(await hostAddresses())),
       ...bareAddresses(endpoint).flatMap((address) => {
-        const source = async () =>
-          (await hostAddresses()).find(({ pool }) => has(pool, address))?.addresses[0];
+        const source = async () => sourceTo(await hostAddresses(), address);
         const route = { link, address, mac: endpoint.mac, source };
         return [neighbourEntry(host, route), hostRoute(host, route)];
       }),
@@ -70,7 +69,7 @@ export class HostAccess {
     const [first] = this.#records.endpoints(network.id);
     const ways = bareAddresses(first ?? {}).map((address) => ({
       address,
-      source: all.find(({ pool }) => has(pool, address))?.addresses[0],
+      source: sourceTo(all, address),
     }));
     return await this.#detour(shimName(network.id), ways);
   }
@@ -119,6 +118,11 @@ function onShim(all: readonly HostAddresses[]): string[] {
       ? addresses.map((address) => `${address}/128`)
       : reserved(pool).map((address) => `${address}/32`),
   );
+}
+
+/** The address that the host speaks to a container from. */
+function sourceTo(all: readonly HostAddresses[], address: string): string | undefined {
+  return all.find(({ pool }) => has(pool, address))?.addresses[0];
 }
 
 /** The address reserved for the host; `host` will do for either family. */

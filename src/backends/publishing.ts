@@ -2,9 +2,18 @@ import { isDeepStrictEqual } from "node:util";
 import { ConflictError, InvalidError, reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import { openPortRule, portRules, relayedRule } from "../firewall/port-rules.ts";
-import { LOOPBACK } from "../firewall/layout.ts";
 import type { Rule } from "../firewall/rule.ts";
-import { FAMILIES, type Family, bracketed, contains, parseCidr, parseIp, subnetOf } from "../ip.ts";
+import {
+  FAMILIES,
+  type Family,
+  LOOPBACK,
+  UNSPECIFIED,
+  bracketed,
+  contains,
+  parseCidr,
+  parseIp,
+  subnetOf,
+} from "../ip.ts";
 import { Conntrack } from "../kernel/conntrack.ts";
 import type { Host } from "../kernel/host.ts";
 import { Relay } from "../kernel/relay.ts";
@@ -228,11 +237,11 @@ export class Publisher {
     const { protocol, family, host, containerPort } = port;
     if (protocol === "sctp" || !host) return [];
     const isOther = addressOf(endpoint, family) === undefined;
-    const everywhere = isOther && host.address === ANY_ADDRESS[family];
+    const everywhere = isOther && host.address === UNSPECIFIED[family];
     const clients = isOther
       ? [ANY[family]]
       : [
-          ...([ANY_ADDRESS[6], "::1"].includes(host.address) ? [LOOPBACK[6]] : []),
+          ...([UNSPECIFIED[6], "::1"].includes(host.address) ? [LOOPBACK[6]] : []),
           ...reaching(apart, family, host).map(subnetOf),
         ];
     if (clients.length === 0) return [];
@@ -316,7 +325,6 @@ function addressesOf(
 }
 
 const ANY = { 4: "0.0.0.0/0", 6: "::/0" } as const;
-const ANY_ADDRESS = { 4: "0.0.0.0", 6: "::" } as const;
 
 /** Whether the host's loopback has an IPv6 address. */
 function hasIpv6(): boolean {

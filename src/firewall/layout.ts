@@ -1,4 +1,4 @@
-import type { Family } from "../ip.ts";
+import { type Family, LOOPBACK } from "../ip.ts";
 import { ANY_BRIDGE } from "../names.ts";
 import { type Chain, type FamilyRule, chainKey } from "./rule.ts";
 
@@ -91,9 +91,6 @@ export interface Hook {
   /** The jump it must stand behind where there is one; otherwise it stands first. */
   readonly behind?: string;
 }
-
-/** Loopback, which no packet from outside may name (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.3). */
-export const LOOPBACK = { 4: "127.0.0.0/8", 6: "::1/128" } as const;
 
 /** The jumps into tsnet's chains. */
 export function hooks(family: Family): readonly Hook[] {

@@ -1,5 +1,5 @@
-import { type Family, bare, bracketed, subnetOf } from "../ip.ts";
-import { CHAINS, LOOPBACK, PUBLISHED } from "./layout.ts";
+import { type Family, LOOPBACK, bare, bracketed, isUnspecified, subnetOf } from "../ip.ts";
+import { CHAINS, PUBLISHED } from "./layout.ts";
 import { type Chain, type FamilyRule, type MakeRule, type Rule, ruleMaker } from "./rule.ts";
 
 export type Protocol = "tcp" | "udp" | "sctp";
@@ -75,8 +75,7 @@ function at(protocol: Protocol, port: number): string {
 
 /** A match for the host's address, with a space behind it; empty if that is any. */
 function towards({ family, hostAddress }: Pick<PublishedPort, "family" | "hostAddress">): string {
-  const any = hostAddress === "0.0.0.0" || hostAddress === "::";
-  return any ? "" : `-d ${hostAddress}/${family === 4 ? 32 : 128} `;
+  return isUnspecified(hostAddress) ? "" : `-d ${hostAddress}/${family === 4 ? 32 : 128} `;
 }
 
 /** A port of a routed network: nothing is translated, but it may be reached from outside. */

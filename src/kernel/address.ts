@@ -5,12 +5,18 @@ import { CREATE_EXCLUSIVE, RTM, type Rtnetlink } from "./rtnetlink.ts";
 
 const AF = { 4: 2, 6: 10 } as const;
 const IFA = { ADDRESS: 1, LOCAL: 2, BROADCAST: 4, FLAGS: 8 } as const;
-/** Usable at once: the address was allocated, nobody else can have it (RFC 4862, section 5.4, may be left out). */
-const IFA_F_NODAD = 2;
-/** Flags of an address (linux/if_addr.h): the kernel chooses these last as a source, and those cannot be used (yet). */
-const IFA_F = { TEMPORARY: 1, DADFAILED: 8, DEPRECATED: 0x20, TENTATIVE: 0x40 } as const;
-/** An address that is a whole subnet needs no route to its neighbours. */
-const IFA_F_NOPREFIXROUTE = 0x200;
+/**
+ * Flags of an address (linux/if_addr.h). NODAD: usable at once, since it was allocated and nobody else can have it (RFC 4862,
+ * section 5.4, may be left out). NOPREFIXROUTE: one that is a whole subnet needs no route to its neighbours.
+ */
+const IFA_F = {
+  TEMPORARY: 1,
+  NODAD: 2,
+  DADFAILED: 8,
+  DEPRECATED: 0x20,
+  TENTATIVE: 0x40,
+  NOPREFIXROUTE: 0x200,
+} as const;
 const IFADDRMSG = 8;
 
 /** An address on a link, with its prefix length. */
@@ -91,6 +97,6 @@ function addressMessage(index: number, { family, address, length }: Cidr): Buffe
   head.writeUInt32LE(index, 4);
   const raw = ipBytes(address);
   const parts = [head, bytes(IFA.LOCAL, raw), bytes(IFA.ADDRESS, raw)];
-  if (family === 6) parts.push(u32(IFA.FLAGS, IFA_F_NODAD | (length === 128 ? IFA_F_NOPREFIXROUTE : 0)));
+  if (family === 6) parts.push(u32(IFA.FLAGS, IFA_F.NODAD | (length === 128 ? IFA_F.NOPREFIXROUTE : 0)));
   return Buffer.concat(parts);
 }

@@ -1,6 +1,6 @@
 import { type NetlinkMessage, Protocol } from "netlink";
 import { isErrno } from "../errors.ts";
-import { FAMILIES, type Family, formatIp, parseIp } from "../ip.ts";
+import { FAMILIES, type Family, UNSPECIFIED, formatIp, parseIp } from "../ip.ts";
 import { NLM_F_DUMP, ask, openSocket } from "./rtnetlink.ts";
 import { attributes, bytes, nest, u32, u8 } from "./netlink-message.ts";
 import { readSysctl } from "./sysctl.ts";
@@ -25,7 +25,6 @@ const NOTHING = Buffer.alloc(0);
 const AT_ONCE = 64;
 /** Ports that are asked for one by one: each takes the kernel some 10 ms, and all of UDP may be hundreds of thousands of flows. */
 const PORTS_APART = 8;
-const ANY = { 4: "0.0.0.0", 6: "::" } as const;
 
 /** Where clients send UDP to. */
 export interface UdpPort {
@@ -97,7 +96,7 @@ export class Conntrack {
   async #forgetOf(family: Family, ports: readonly UdpPort[]): Promise<void> {
     const asked = new Set(ports.map(({ address, port }) => `${parseIp(address).address} ${port}`));
     const flows = await this.#flows(family, [...new Set(ports.map(({ port }) => port))]);
-    const isForAny = ({ port }: Flow) => asked.has(`${ANY[family]} ${port}`);
+    const isForAny = ({ port }: Flow) => asked.has(`${UNSPECIFIED[family]} ${port}`);
     const local = await this.#localOf(flows.filter(isForAny));
     const meant = flows.filter(
       (flow) => asked.has(`${flow.address} ${flow.port}`) || (isForAny(flow) && local.has(flow.address)),

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { ConflictError, isErrno } from "../errors.ts";
-import { bracketed, parseIp } from "../ip.ts";
+import { bracketed, isUnspecified, parseIp } from "../ip.ts";
 import { type HostPort, boundSocket, closeSocket, portOf } from "./bound-socket.ts";
 import { portOwner } from "./socket-owner.ts";
 
@@ -130,5 +130,5 @@ function keyOf({ protocol, address, port }: HostPort): string {
 /** Whether two bare addresses, one of which may mean all of its family, can be asked for at once. */
 function overlap(a: string, b: string): boolean {
   if (a.includes(":") !== b.includes(":")) return false;
-  return a === b || [a, b].some((address) => address === "0.0.0.0" || address === "::");
+  return a === b || isUnspecified(a) || isUnspecified(b);
 }

@@ -1,7 +1,7 @@
 import { type RemoteInfo, type Socket, createSocket } from "node:dgram";
 import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
 import { KernelError } from "../errors.ts";
-import { type Family, contains, isIp, parseIp } from "../ip.ts";
+import { type Family, LOOPBACK, contains, isIp, isUnspecified, parseIp } from "../ip.ts";
 import { isBridgeName } from "../names.ts";
 import { type HostPort, boundSocket } from "./bound-socket.ts";
 import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
@@ -14,10 +14,6 @@ const IDLE_MS = 120_000;
 const CLIENTS = 1024;
 /** Milliseconds between two looks at which addresses the host has. */
 const LOOK_AGAIN_MS = 1000;
-/** No sender's (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.2). */
-const NOBODY = new Set(["0.0.0.0", "::"]);
-/** Where the kernel's choice is right. */
-const LOOPBACK = { 4: "127.0.0.0/8", 6: "::1/128" } as const;
 const TYPE = { 4: "udp4", 6: "udp6" } as const;
 
 /** What a relay carries into a container. */
@@ -47,7 +43,8 @@ export class UdpRelay {
   readonly #servers = new Map<string, Socket>();
   /** The one that was silent longest first. */
   readonly #clients = new Map<string, Client>();
-  #looked = -Infinity;
+  /** What the host had when it was looked at last. */
+  #found: readonly NetworkInterfaceInfo[] = [];
 
   /** @param fd of a socket that is bound to the port; it becomes the relay's */
   constructor(fd: number, carried: Carried) {
@@ -70,7 +67,7 @@ export class UdpRelay {
     server.on("error", () => undefined);
     server.on("message", (message, sender) => {
       // Nobody can be answered there, and some of it would come to the host itself.
-      if (sender.port === 0 || NOBODY.has(sender.address)) return;
+      if (sender.port === 0 || isUnspecified(sender.address)) return;
       this.#pass(server, `${address} ${sender.address} ${sender.port}`, message, sender);
     });
     server.bind({ fd });
@@ -85,10 +82,10 @@ export class UdpRelay {
    */
   #serveEachAddress(): void {
     const { host, family, clients, everywhere } = this.#carried;
-    const now = performance.now();
-    if (!everywhere || now - this.#looked < LOOK_AGAIN_MS) return;
-    this.#looked = now;
-    const wanted = addressesOf(family).filter((address) => !this.#servers.has(address));
+    const found = everywhere ? addressesOfHost() : this.#found;
+    if (found === this.#found) return;
+    this.#found = found;
+    const wanted = clientsAsk(found, family).filter((address) => !this.#servers.has(address));
     for (const address of wanted)
       try {
         setOption(this.#fd, "SO_REUSEADDR", 1);
@@ -151,19 +148,14 @@ export class UdpRelay {
 
 let seen: { readonly at: number; readonly addresses: readonly NetworkInterfaceInfo[] } | undefined;
 
-/**
- * The host's addresses, but for those of tsnet's bridges, whose own clients are answered right. They are asked for once a
- * second, whoever wants them: with a thousand links that takes 20 ms.
- */
-function addressesOf(family: Family): string[] {
+/** Asked for once a second, whoever wants them: with a thousand links that takes 20 ms. Until then the same array. */
+function addressesOfHost(): readonly NetworkInterfaceInfo[] {
   const now = performance.now();
   if (!seen || now - seen.at >= LOOK_AGAIN_MS) seen = { at: now, addresses: everyAddress() };
-  return seen.addresses
-    .filter((one) => one.family === `IPv${family}` && !one.scopeid)
-    .map(({ address }) => address)
-    .filter((address) => !contains(LOOPBACK[family], address));
+  return seen.addresses;
 }
 
+/** But for those of tsnet's bridges, whose own clients are answered right. */
 function everyAddress(): NetworkInterfaceInfo[] {
   try {
     const links = Object.entries(networkInterfaces()).filter(([link]) => !isBridgeName(link));
@@ -172,4 +164,12 @@ function everyAddress(): NetworkInterfaceInfo[] {
     // No descriptor is left to ask with.
     return [];
   }
+}
+
+/** Those of a family at which it matters which one answers. */
+function clientsAsk(all: readonly NetworkInterfaceInfo[], family: Family): string[] {
+  return all
+    .filter((one) => one.family === `IPv${family}` && !one.scopeid)
+    .map(({ address }) => address)
+    .filter((address) => !contains(LOOPBACK[family], address));
 }
