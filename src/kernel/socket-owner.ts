@@ -12,13 +12,23 @@ export function socketOwner(inode: string): string | undefined {
   const link = `socket:[${inode}]`;
   for (const pid of processIds().filter((pid) => Number(pid) !== process.pid)) {
     try {
-      const open = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
-      if (open.includes(link)) return `process ${pid} (${programOf(pid)})`;
+      const descriptors = readdirSync(`/proc/${pid}/fd`);
+      if (descriptors.some((fd) => targetOf(`/proc/${pid}/fd/${fd}`) === link))
+        return `process ${pid} (${programOf(pid)})`;
     } catch {
       // The process ended meanwhile.
     }
   }
   return undefined;
+}
+
+/** What a descriptor is of; undefined if it was closed meanwhile, as one of a busy process may be. */
+function targetOf(descriptor: string): string | undefined {
+  try {
+    return readlinkSync(descriptor);
+  } catch {
+    return undefined;
+  }
 }
 
 /** What a process was started as. Its `comm` is what the first thread calls itself: MainThread, from Node 24 on. */
