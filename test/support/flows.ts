@@ -9,15 +9,18 @@ export async function trackFlows(): Promise<void> {
     await run([program, "-A", "OUTPUT", "-m", "conntrack", "--ctstate", "NEW"]);
 }
 
-/** Sends a datagram to each, from a port of its own. Whether somebody gets it is another matter. */
+/** Sends a datagram to each, from a port that no other one has. Whether somebody gets it is another matter. */
 export async function sendUdp(to: readonly { address: string; port: number }[]): Promise<void> {
+  const sockets = [];
   for (const { address, port } of to) {
     const socket = createSocket(address.includes(":") ? "udp6" : "udp4");
+    // Once it is closed, its port may be the next one's.
+    sockets.push(socket);
     await new Promise((resolve) => {
       socket.send("", port, address, resolve);
     });
-    socket.close();
   }
+  for (const socket of sockets) socket.close();
 }
 
 /** Which of the ports there are flows of UDP to, each as its address and port: `10.1.0.9 53`. */
