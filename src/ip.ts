@@ -65,6 +65,11 @@ export function bare(cidr: string): string {
   return parseCidr(cidr).address;
 }
 
+/** The subnet that is a bare address alone, as a route to one host has it. */
+export function hostSubnet(address: string): string {
+  return `${address}/${parseIp(address).family === 4 ? "32" : "128"}`;
+}
+
 /** Whether a bare address lies in a subnet. */
 export function contains(subnet: string, address: string): boolean {
   const { address: network, length } = parseCidr(subnet);

@@ -1,7 +1,8 @@
 import type { Rule } from "../firewall/rule.ts";
 import { shimRules } from "../firewall/shim-rules.ts";
-import { FAMILIES, type Family, bare, contains, parseCidr } from "../ip.ts";
+import { FAMILIES, type Family, bare, contains, hostSubnet, parseCidr } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
+import type { Link } from "../kernel/link.ts";
 import { linkUp, shimLink } from "../steps/macvlan.ts";
 import { exactAddresses, hostRoute, neighbourEntry } from "../steps/route.ts";
 import { sysctl } from "../steps/setting.ts";
@@ -79,16 +80,22 @@ export class HostAccess {
     name: string,
     ways: readonly { readonly address: string; readonly source: string | undefined }[],
   ): Promise<string | undefined> {
-    const link = await this.#host.links.get(name);
-    // Without carrier the kernel may heed no route (ignore_routes_with_linkdown).
-    if (!link?.up || !link.carrier) return undefined;
     for (const { address, source } of ways)
       for (const from of [undefined, source]) {
         const way = await this.#host.routeTo(address, from);
-        if (way?.link !== link.index)
+        const link = await this.#host.links.get(name);
+        // Without carrier the kernel may heed no route (ignore_routes_with_linkdown).
+        if (!link?.up || !link.carrier) return undefined;
+        // Where its own route is missing, no rule is to blame: that of an endpoint that is looked at next.
+        if (way?.link !== link.index && (await this.#hasRoute(link, address)))
           return `host_access: packets ${from ? `from ${from} ` : ""}to ${address} do not go by ${name}: a rule leads them elsewhere (ip rule)`;
       }
     return undefined;
+  }
+
+  async #hasRoute(link: Link, address: string): Promise<boolean> {
+    const routes = await this.#host.routes();
+    return routes.some((route) => route.link === link.index && route.subnet === hostSubnet(address));
   }
 
   /** Those reserved for the host, then the parent's own that it can use, those that will last first. */
@@ -114,9 +121,7 @@ export function accessRules(network: Network): Rule[] {
 /** An IPv6 address must be on the link that answers for it; of IPv4 only one that is nowhere else. */
 function onShim(all: readonly HostAddresses[]): string[] {
   return all.flatMap(({ pool, addresses }) =>
-    familyOf(pool) === 6
-      ? addresses.map((address) => `${address}/128`)
-      : reserved(pool).map((address) => `${address}/32`),
+    (familyOf(pool) === 6 ? addresses : reserved(pool)).map(hostSubnet),
   );
 }
 

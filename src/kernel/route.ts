@@ -1,5 +1,5 @@
 import { isErrno } from "../errors.ts";
-import { type Family, bare, formatIp, ipBytes, parseCidr } from "../ip.ts";
+import { type Family, bare, formatIp, hostSubnet, ipBytes, parseCidr } from "../ip.ts";
 import { attributes, bytes, readU32, u32 } from "./netlink-message.ts";
 import { CREATE_OR_REPLACE, RTM, type Rtnetlink } from "./rtnetlink.ts";
 
@@ -87,7 +87,7 @@ export async function deleteRoute(netlink: Rtnetlink, route: NewRoute): Promise<
 }
 
 async function lookUp(netlink: Rtnetlink, address: string, source?: string): Promise<Buffer | undefined> {
-  const host = parseCidr(address.includes(":") ? `${address}/128` : `${address}/32`);
+  const host = parseCidr(hostSubnet(address));
   const head = header(host.family, host.length);
   head.writeUInt32LE(RTM_F_FIB_MATCH, 8);
   if (source) head.writeUInt8(host.length, 2);

@@ -1,5 +1,5 @@
 import { ConflictError } from "../errors.ts";
-import { parseIp } from "../ip.ts";
+import { hostSubnet } from "../ip.ts";
 import type { Step } from "../step.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Route } from "../kernel/route.ts";
@@ -33,7 +33,7 @@ export function neighbourEntry(host: Host, { link, address, mac }: HostRouteSpec
 
 /** The route to the one address. It goes with its link. */
 export function hostRoute(host: Host, { link, address, source }: HostRouteSpec): Step {
-  const subnet = `${address}/${parseIp(address).family === 4 ? "32" : "128"}`;
+  const subnet = hostSubnet(address);
   return {
     what: `route ${subnet} dev ${link}`,
     async apply() {

@@ -169,6 +169,15 @@ describe("macvlan backend on the kernel", () => {
         assert.equal(trouble(), "");
       });
 
+    it("is not told of where nothing but the route was missing", async () => {
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint(endpointOf(network));
+      await ip("route del 10.1.0.2/32");
+      await site.reconcile();
+      assert.equal(trouble(), "");
+      assert.deepEqual(await site.reconcile(), {});
+    });
+
     it("is refused to a container that is given the host's own address, in words that do no harm", async () => {
       await ip("address add 10.1.0.2/16 dev wire0");
       await site.driver.createNetwork(network);
