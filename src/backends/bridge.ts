@@ -7,9 +7,9 @@ import type { Host } from "../kernel/host.ts";
 import {
   BRIDGE_PORTS,
   adoptedBridge,
+  bridgeAddress,
   bridgeLink,
   hairpinPort,
-  linkAddress,
   vethPair,
 } from "../steps/bridge.ts";
 import type { Route } from "../kernel/route.ts";
@@ -155,7 +155,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       ...(network.internal || network.ipv4.length === 0
         ? []
         : [sysctl(routeLocalnet(name), "1", network.found.routeLocalnet)]),
-      ...gateways.map((cidr) => linkAddress(this.#host, name, cidr)),
+      ...gateways.map((cidr) => bridgeAddress(this.#host, name, cidr, adopted)),
       this.#firewall.rules(`rules of network ${network.id}`, rulesOf(network)),
     ];
   }

@@ -8,7 +8,7 @@ const CLONE_NEWNET = 0x4000_0000;
 
 const setns = koffi.load("libc.so.6").func("int setns(int, int)");
 /** The namespace that the daemon was started in, held open. */
-const home = openSync("/proc/self/ns/net", "r");
+export const home = openSync("/proc/self/ns/net", "r");
 
 /**
  * Runs something in another network namespace, at once and on this thread, and returns to the own one. Whatever

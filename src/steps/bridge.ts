@@ -1,8 +1,11 @@
 import { KernelError, isErrno } from "../errors.ts";
+import { bare } from "../ip.ts";
 import { LINK_GROUP } from "../names.ts";
 import type { Step } from "../step.ts";
+import { announce } from "../kernel/announce.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link, NewLink } from "../kernel/link.ts";
+import { home } from "../kernel/netns.ts";
 import { discardOwn, mustBeOurs, settle } from "./own-link.ts";
 
 /** Ports that a bridge can have (BR_MAX_PORTS, net/bridge/br_private.h). */
@@ -92,7 +95,9 @@ export function vethPair(host: Host, spec: VethSpec): Step {
       const there = await host.link(name);
       if (there) {
         mustBeOurs(there, "veth", alias);
-        return await settle(host, there, { alias, isolated, mtu, master: master.index, up: true });
+        const changed = await settle(host, there, { alias, isolated, mtu, master: master.index, up: true });
+        if (spec.adopted && there.master !== master.index) await tellNewMac(host, master, there);
+        return changed;
       }
       if (spec.joined)
         throw new KernelError(
@@ -107,6 +112,16 @@ export function vethPair(host: Host, spec: VethSpec): Step {
       await discardOwn(host, name, alias);
     },
   };
+}
+
+/**
+ * Whoever made the bridge again may have given it another MAC, which a container would find out only after half a
+ * minute (RFC 4861, section 7.3.3; the kernel does the same for ARP). Its address may come back after the port.
+ */
+async function tellNewMac(host: Host, bridge: Link, port: Link): Promise<void> {
+  const addresses = (await host.addresses.list()).filter(({ index }) => index === bridge.index);
+  const told = addresses.map(({ cidr }) => bare(cidr));
+  announce(home, { index: port.index, mac: bridge.mac }, told);
 }
 
 /** Makes the pair unless one of its names is taken. Resolves to whether it was made. */
@@ -163,14 +178,16 @@ export function hairpinPort(host: Host, name: string): Step {
   };
 }
 
-/** An address on a link. */
-export function linkAddress(host: Host, link: string, cidr: string): Step {
+/** An address on a bridge. On one that is somebody else's it may be new to its containers at which MAC that is. */
+export function bridgeAddress(host: Host, link: string, cidr: string, adopted: boolean): Step {
   return {
     what: `address ${cidr} dev ${link}`,
     async apply() {
       const there = await host.links.get(link);
       if (!there) throw new KernelError(`ip address add ${cidr} dev ${link}`, "ENODEV");
-      return await host.addresses.add(there, cidr);
+      const added = await host.addresses.add(there, cidr);
+      if (added && adopted && there.up) announce(home, there, [bare(cidr)]);
+      return added;
     },
     async revert() {
       const there = await host.links.get(link);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "../lab/command.ts";
 import { StoppedClock } from "../support/clock.ts";
+import { FakeSandbox } from "../support/fake-sandbox.ts";
 import {
   type HostState,
   flushRules,
@@ -454,6 +455,30 @@ describe("Reconciler", () => {
     function asMade(link: Awaited<ReturnType<typeof ipLink>>): object {
       const { ifname, mtu, address, flags, master } = link ?? assert.fail();
       return { ifname, mtu, address, master, up: flags.includes("UP") };
+    }
+  });
+
+  it("tells the containers when somebody makes that one again with another MAC", async () => {
+    await site.driver.deleteNetwork(network.id);
+    await ip("link add own-br address 02:00:00:00:00:07 type bridge", "link set own-br up");
+    const adopted = NETWORKS["on an adopted bridge"] ?? assert.fail();
+    const sandbox = await FakeSandbox.start();
+    try {
+      await site.driver.createNetwork(adopted);
+      await site.driver.createEndpoint(endpointOf(adopted));
+      await site.driver.join(adopted.id, id(2), sandbox.path);
+      await sandbox.take(endpointOf(adopted), "eth0");
+      await site.reconciler.start();
+      const gateways = adopted.ipv6.length > 0 ? ["10.1.0.1", "fd01::1"] : ["10.1.0.1"];
+      for (const gateway of gateways)
+        await sandbox.ip(`neigh replace ${gateway} lladdr 02:00:00:00:00:07 dev eth0 nud reachable`);
+      await ip("link delete own-br", "link add own-br address 02:00:00:00:00:08 type bridge");
+      await until("the new MAC is known", async () => {
+        const known = await sandbox.ip("neigh show dev eth0");
+        return gateways.every((gateway) => known.includes(`${gateway} lladdr 02:00:00:00:00:08`));
+      });
+    } finally {
+      await sandbox.end();
     }
   });
 
