@@ -2,16 +2,23 @@ import { z } from "zod";
 import { Publish } from "./backends/bridge-options.ts";
 import { InvalidError } from "./errors.ts";
 
+/** Bytes of a socket's path (sun_path, unix(7)) without the zero that ends it: Node cuts off what is beyond. */
+const SOCKET_PATH_BYTES = 107;
+
+const path = () => z.string().min(1, "must not be empty");
+const socketPath = () =>
+  path().refine((text) => Buffer.byteLength(text) <= SOCKET_PATH_BYTES, {
+    error: `is longer than the ${String(SOCKET_PATH_BYTES)} bytes that a socket's path may have`,
+  });
+
 /** The daemon's own settings: a flag, else its `TSNET_…` variable, else the default here. */
 export const Config = z.object({
-  socket: z
-    .string()
+  socket: socketPath()
     .default("/run/docker/plugins/tsnet.sock")
     .meta({ description: "where the engine finds the plugin" }),
-  stateDir: z.string().default("/var/lib/tsnet").meta({ description: "where networks are remembered" }),
-  dockerSocket: z.string().default("/var/run/docker.sock").meta({ description: "the engine's API" }),
-  systemBus: z
-    .string()
+  stateDir: path().default("/var/lib/tsnet").meta({ description: "where networks are remembered" }),
+  dockerSocket: socketPath().default("/var/run/docker.sock").meta({ description: "the engine's API" }),
+  systemBus: socketPath()
     .default("/run/dbus/system_bus_socket")
     .meta({ description: "where firewalld is asked to let containers pass, if it runs" }),
   publish: Publish.prefault("all").meta({
@@ -41,10 +48,25 @@ export function flag(setting: string): string {
  * @throws {InvalidError} that names the setting and what it may be
  */
 export function settle(flags: Readonly<Record<string, unknown>>, environment: NodeJS.ProcessEnv): Config {
-  const given = Object.keys(Config.shape).map((key) => [key, flags[key] ?? environment[variable(key)]]);
-  const parsed = Config.safeParse(Object.fromEntries(given));
-  if (parsed.success) return parsed.data;
+  const settings = Object.keys(Config.shape) as (keyof Config)[];
+  const settled = settings.map((setting) => [setting, settleOne(setting, flags[setting], environment)]);
+  return Object.fromEntries(settled) as Config;
+}
+
+/**
+ * Settles one setting. A variable that is empty is none, as units and compose files have it that have no value for it.
+ *
+ * @param given what the command line gave, if it did
+ * @throws {InvalidError} that names the setting and what it may be
+ */
+export function settleOne<Setting extends keyof Config>(
+  setting: Setting,
+  given: unknown,
+  environment: NodeJS.ProcessEnv,
+): Config[Setting] {
+  const inherited = environment[variable(setting)];
+  const parsed = Config.shape[setting].safeParse(given ?? (inherited === "" ? undefined : inherited));
+  if (parsed.success) return parsed.data as Config[Setting];
   const [issue] = parsed.error.issues;
-  const setting = String(issue?.path[0]);
   throw new InvalidError(`${flag(setting)} (${variable(setting)}): ${issue?.message ?? "cannot be read"}`);
 }

@@ -1,21 +1,27 @@
 #!/usr/bin/env node
 import { Command } from "commander";
 import { portsCommand } from "./cli/ports.ts";
+import { withSetting } from "./cli/setting.ts";
 import { statusCommand } from "./cli/status.ts";
 import { storeCommand } from "./cli/store.ts";
-import { Config, flag, settle, variable } from "./config.ts";
+import { Config, settle } from "./config.ts";
 import { reason } from "./errors.ts";
 import { daemon } from "./daemon.ts";
 
 const program = new Command("tsnet").description("A Docker network driver").version("0.1.0");
 const command = program.command("daemon").description("serve the engine: docker network create -d tsnet …");
-for (const [setting, schema] of Object.entries(Config.shape)) {
-  const { description = "" } = schema.meta() ?? {};
-  const fallback = schema.def.defaultValue;
-  command.option(`${flag(setting)} <value>`, `${description} (default ${fallback}; ${variable(setting)})`);
-}
+for (const setting of Object.keys(Config.shape)) withSetting(command, setting as keyof Config);
 program.addCommand(portsCommand()).addCommand(statusCommand()).addCommand(storeCommand());
 command.action((flags: Record<string, unknown>) => daemon(settle(flags, process.env)));
+
+/** Status of a program that SIGPIPE has ended, which Node has switched off. */
+const SIGPIPE = 141;
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  // Whoever reads has read enough.
+  if (error.code === "EPIPE") process.exit(SIGPIPE);
+  process.stderr.write(`tsnet: standard output: ${reason(error)}\n`);
+  process.exit(1);
+});
 
 try {
   await program.parseAsync();

@@ -93,6 +93,8 @@ function opened(server: Server, start: () => void): Promise<void> {
 async function removeStale(path: string): Promise<void> {
   const there = lstatSync(path, { throwIfNoEntry: false });
   if (!there) return;
+  if (there.isSymbolicLink())
+    throw new InvalidError(`${path} is a symbolic link; give the path that it leads to as --socket`);
   if (!there.isSocket())
     throw new InvalidError(`${path} is there already and is no socket; choose another --socket`);
   const answers = await new Promise<boolean>((resolve) => {

@@ -1,8 +1,9 @@
 import { Command } from "commander";
 import { request } from "node:http";
 import { text } from "node:stream/consumers";
-import { Config } from "../config.ts";
+import { settleOne } from "../config.ts";
 import { TsnetError, reason } from "../errors.ts";
+import { withSetting } from "./setting.ts";
 
 /** Milliseconds after which a daemon is taken for stuck. */
 const TIMEOUT_MS = 15_000;
@@ -19,13 +20,10 @@ export function query(
   path: string,
   render: (answer: unknown) => string,
 ): Command {
-  const fallback = process.env["TSNET_SOCKET"] ?? Config.shape.socket.def.defaultValue;
-  return new Command(name)
-    .description(description)
-    .option("--socket <path>", "where the daemon listens", fallback)
+  return withSetting(new Command(name).description(description), "socket")
     .option("--json", "as JSON")
-    .action(async ({ socket, json }: { socket: string; json?: boolean }) => {
-      const answer = await ask(socket, path);
+    .action(async ({ socket, json }: { socket?: string; json?: boolean }) => {
+      const answer = await ask(settleOne("socket", socket, process.env), path);
       process.stdout.write(json ? `${JSON.stringify(answer, null, 2)}\n` : render(answer));
     });
 }

@@ -1,7 +1,8 @@
 import { Command } from "commander";
 import { readFileSync, writeFileSync } from "node:fs";
-import { Config, flag, variable } from "../config.ts";
+import { settleOne } from "../config.ts";
 import { ConflictError, InvalidError, TsnetError, reason } from "../errors.ts";
+import { withSetting } from "./setting.ts";
 import { problems } from "../store/audit.ts";
 import { lockDirectory } from "../store/directory-lock.ts";
 import { formatDump, parseDump } from "../store/dump.ts";
@@ -9,27 +10,27 @@ import { readStore, replaceStore } from "../store/state-directory.ts";
 import type { StoreFile } from "../store/store-file.ts";
 
 interface Where {
-  readonly stateDir: string;
+  readonly stateDir?: string;
 }
 
 /** `tsnet store`: looks at what the daemon remembers, and moves it. */
 export function storeCommand(): Command {
   const command = new Command("store").description("what the daemon remembers: verify it, move it");
-  at(command.command("check"))
+  withSetting(command.command("check"), "stateDir")
     .summary("verify every record")
     .description(
       "Verifies the store to the last byte: the file, each record, and that they belong together. Changes nothing, and works " +
         "beside a running daemon. Exit status 1 if anything is wrong, with one line for each thing.",
     )
     .action(check);
-  at(command.command("export"))
+  withSetting(command.command("export"), "stateDir")
     .summary("write it as JSON")
     .description(
       "Writes every network and endpoint as JSON, to FILE or standard output. Works beside a running daemon.",
     )
     .argument("[file]", "where to; - is standard output", "-")
     .action(exportTo);
-  at(command.command("import"))
+  withSetting(command.command("import"), "stateDir")
     .summary("read it from an export")
     .description(
       "Puts an export in the place of the store, all of it or nothing. The daemon must not be running; it makes the " +
@@ -41,17 +42,12 @@ export function storeCommand(): Command {
   return command;
 }
 
-/** With the daemon's own setting of the state directory. */
-function at(command: Command): Command {
-  const fallback = process.env[variable("stateDir")] ?? Config.shape.stateDir.def.defaultValue;
-  return command.option(
-    `${flag("stateDir")} <dir>`,
-    `${Config.shape.stateDir.meta()?.description ?? ""} (${variable("stateDir")})`,
-    fallback,
-  );
+function directory({ stateDir }: Where): string {
+  return settleOne("stateDir", stateDir, process.env);
 }
 
-function check({ stateDir }: Where): void {
+function check(where: Where): void {
+  const stateDir = directory(where);
   const { version, records } = mustHave(stateDir);
   const wrong = problems(records);
   if (wrong.length > 0) {
@@ -65,8 +61,8 @@ function check({ stateDir }: Where): void {
   );
 }
 
-function exportTo(file: string, { stateDir }: Where): void {
-  const text = formatDump(mustHave(stateDir).records);
+function exportTo(file: string, where: Where): void {
+  const text = formatDump(mustHave(directory(where)).records);
   if (file === "-") process.stdout.write(text);
   else
     onFile("write", file, () => {
@@ -74,7 +70,8 @@ function exportTo(file: string, { stateDir }: Where): void {
     });
 }
 
-function importFrom(file: string, { stateDir, force }: Where & { force?: boolean }): void {
+function importFrom(file: string, { force, ...where }: Where & { force?: boolean }): void {
+  const stateDir = directory(where);
   const text = onFile("read", file, () => readFileSync(file === "-" ? 0 : file, "utf8"));
   const records = onFile("read", file, () => parseDump(text));
   const unlock = lockDirectory(stateDir);

@@ -300,6 +300,18 @@ describe("tsnet on the command line", () => {
       });
   }
 
+  it("says in one line that what it shows cannot be written, and nothing where nobody reads it", async () => {
+    for (const args of [
+      ["status", "--socket", at.socket],
+      ["store", "export", "--state-dir", at.stateDir],
+    ]) {
+      const script = (text: string) =>
+        run(["sh", "-c", text, "sh", process.execPath, MAIN, ...args], { allowFailure: true });
+      assertRefused(await script('"$@" >/dev/full'), /^tsnet: standard output: .*ENOSPC/);
+      assert.equal((await script('{ sleep 1; "$@"; echo $? >&2; } | true')).stderr, "141\n");
+    }
+  });
+
   it("has help for itself and for each command, and its version", async () => {
     const help = assertDone(await tsnet(["--help"]));
     const commands = [...help.matchAll(/^ {2}([a-z]+) /gm)].map(([, name = ""]) => name);

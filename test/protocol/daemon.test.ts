@@ -1,5 +1,15 @@
 import assert from "node:assert/strict";
-import { closeSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Daemon, type Places } from "../support/daemon.ts";
@@ -80,6 +90,18 @@ describe("tsnet daemon", () => {
       /^tsnet: .*one\.sock is there already and is no socket; choose another --socket\n$/,
     );
     assert.equal(readFileSync(at.socket, "utf8"), "mine");
+  });
+
+  it("refuses a link in its socket's place, which stays, and says what to give instead", async () => {
+    const at = places("one");
+    symlinkSync("elsewhere.sock", at.socket);
+    const daemon = start(at);
+    assert.equal(await daemon.ended(), 1);
+    assert.match(
+      daemon.errors,
+      /^tsnet: \S+one\.sock is a symbolic link; give the path that it leads to as --socket\n$/,
+    );
+    assert.equal(readlinkSync(at.socket), "elsewhere.sock");
   });
 
   it("goes on while there is no room for its log, and ends when told", async () => {

@@ -22,6 +22,24 @@ describe("config", () => {
     assert.equal(config.logLevel, "info");
   });
 
+  it("takes a variable that is empty for none", () => {
+    const empty = Object.fromEntries(Object.keys(Config.shape).map((key) => [variable(key), ""]));
+    assert.deepEqual(settle({}, empty), settle({}, {}));
+  });
+
+  it("refuses a path that is empty, or longer than a socket's can be", () => {
+    const longest = `/${"a".repeat(106)}`;
+    for (const key of ["socket", "dockerSocket", "systemBus"] as const) {
+      assert.equal(settle({ [key]: longest }, {})[key], longest);
+      assert.throws(
+        () => settle({ [key]: `${longest}a` }, {}),
+        /^InvalidError: --\S+ \(\S+\): is longer than/,
+      );
+    }
+    for (const key of ["socket", "dockerSocket", "systemBus", "stateDir"])
+      assert.throws(() => settle({ [key]: "" }, {}), /^InvalidError: --\S+ \(\S+\): must not be empty$/);
+  });
+
   it("names the setting both ways when its value cannot be", () => {
     for (const [flags, environment] of [
       [{ logLevel: "loud" }, {}],
