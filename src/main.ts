@@ -16,11 +16,15 @@ command.action((flags: Record<string, unknown>) => daemon(settle(flags, process.
 
 /** Status of a program that SIGPIPE has ended, which Node has switched off. */
 const SIGPIPE = 141;
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  // Whoever reads has read enough.
-  if (error.code === "EPIPE") process.exit(SIGPIPE);
-  process.stderr.write(`tsnet: standard output: ${reason(error)}\n`);
-  process.exit(1);
+program.hook("preAction", (_, chosen) => {
+  // It logs by a way of its own, and goes on where nobody reads that.
+  if (chosen === command) return;
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    // Whoever reads has read enough.
+    if (error.code === "EPIPE") process.exit(SIGPIPE);
+    process.stderr.write(`tsnet: standard output: ${reason(error)}\n`);
+    process.exit(1);
+  });
 });
 
 try {

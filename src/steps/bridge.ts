@@ -178,7 +178,7 @@ export function hairpinPort(host: Host, name: string): Step {
   };
 }
 
-/** An address on a bridge. On one that is somebody else's it may be new to its containers at which MAC that is. */
+/** An address on a bridge. Containers on one that is somebody else's are told, since its MAC may be another than before. */
 export function bridgeAddress(host: Host, link: string, cidr: string, adopted: boolean): Step {
   return {
     what: `address ${cidr} dev ${link}`,
