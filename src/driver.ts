@@ -115,13 +115,14 @@ export class Driver {
       const network = this.#state.network(id);
       if (!network) return [];
       const endpoints = this.#state.endpoints(id);
+      const besides = endpoints.map((endpoint) => this.#beside(endpoint));
       for (const endpoint of endpoints) await this.#remove(network, endpoint);
       const log = stepLog(this.#log, id);
       await revertAll(this.#backend(network).network(network), log);
       // Last, and only if all of it is gone: until then the reconciler must know what may be on the host.
       await revertAll([this.#state.networkRecord(network)], log);
       this.#made.delete(id);
-      return endpoints.map((endpoint) => this.#beside(endpoint));
+      return besides;
     });
     for (const beside of gone) await this.#tell(beside);
   }
@@ -176,6 +177,7 @@ export class Driver {
     const forgotten = this.#state
       .endpoints(network.id)
       .filter((one) => given.some((address) => address === one.ipv4 || address === one.ipv6));
+    const besides = forgotten.map((endpoint) => this.#beside(endpoint));
     for (const endpoint of forgotten) {
       this.#log.warn(
         { network: network.id, endpoint: endpoint.id },
@@ -183,7 +185,7 @@ export class Driver {
       );
       await this.#remove(network, endpoint);
     }
-    return forgotten.map((endpoint) => this.#beside(endpoint));
+    return besides;
   }
 
   /** Removes a container's attachment. An unknown one is gone already. */
@@ -191,8 +193,9 @@ export class Driver {
     const gone = await this.#lock.run(networkId, async () => {
       const network = this.#state.network(networkId);
       const endpoint = this.#state.endpoint(networkId, id);
+      const beside = endpoint && this.#beside(endpoint);
       if (network && endpoint) await this.#remove(network, endpoint);
-      return endpoint && this.#beside(endpoint);
+      return beside;
     });
     if (gone) await this.#tell(gone);
   }
@@ -217,8 +220,9 @@ export class Driver {
       const endpoint = this.#state.endpoint(networkId, id);
       if (!network || !endpoint) return undefined;
       const { sandbox = endpoint.left ?? "", ifname: _, leads: __, ...apart } = endpoint;
+      const beside = this.#beside(endpoint);
       await this.#ports.unpublish(network, endpoint, { ...apart, left: sandbox });
-      return this.#beside(endpoint);
+      return beside;
     });
     if (beside) await this.#tell(beside);
   }
@@ -311,7 +315,10 @@ export class Driver {
     return [...backend.endpoint(network, endpoint), ...(backend.publish?.(network, endpoint) ?? [])];
   }
 
-  /** The other networks of a container, once the record says that the endpoint has come or gone. */
+  /**
+   * The other networks of a container: once the record says that the endpoint has come, and before it says that it has
+   * gone, since another that goes at the same time counts with it until its own record says so.
+   */
   #beside({ network, sandbox }: Endpoint): Beside {
     if (!sandbox) return { networks: [] };
     const networks = new Set(this.#state.inSandbox(sandbox).map((endpoint) => endpoint.network));

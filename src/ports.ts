@@ -72,10 +72,11 @@ export class Ports {
   async unpublish(network: Network, endpoint: Endpoint, after: Endpoint): Promise<void> {
     const { ports, ...silent } = after;
     const log = stepLog(this.#log, network.id);
+    // As long as it is on record it is told of networks that its container leaves, and of none afterwards.
+    const steps = this.#backend(network).publish?.(network, endpoint) ?? [];
     await applyOne(this.#state.endpointRecord(silent), log);
     if (!ports) return;
     try {
-      const steps = this.#backend(network).publish?.(network, endpoint) ?? [];
       await revertAll(steps, log);
     } catch (error) {
       // Whatever is left must be on record.
