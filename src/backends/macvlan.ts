@@ -74,9 +74,10 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
     return { parent };
   }
 
-  /** As the engine's driver has it: without a gateway that the user gave there is none. */
-  gatewayNeed(): GatewayNeed {
-    return { skipIPv4: true, skipIPv6: true };
+  /** The address that a LAN's router is likely to have is nobody's, and the way out, as with the engine's driver. */
+  gatewayNeed({ parent }: MacvlanOptions): GatewayNeed {
+    const leadsNowhere = parent === undefined;
+    return { skipIPv4: leadsNowhere, skipIPv6: leadsNowhere };
   }
 
   network(network: MacvlanNet): Step[] {

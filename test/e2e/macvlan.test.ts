@@ -203,6 +203,25 @@ onLan("macvlan", (lan) => {
     await mustBe(before, site);
   });
 
+  it("has the gateway that the engine's driver has where none is given, and gives its address to nobody", async () => {
+    const { v4, v6 } = subnets();
+    const pools = ["--subnet", v4, "--ipv6", "--subnet", v6];
+    const wayOut = async (...driver: string[]) => {
+      await site.docker("network", "create", ...driver, "-o", `parent=${PARENT}`, ...pools, "blue");
+      const one = await site.run("one", "blue");
+      const seen = {
+        addresses: addresses(await link(one, "eth0")),
+        routes: [await defaultRoutes(one, 4), await defaultRoutes(one, 6)],
+      };
+      await site.docker("rm", "-f", "one");
+      await site.docker("network", "rm", "blue");
+      return seen;
+    };
+    const engines = await wayOut("-d", "macvlan");
+    assert.deepEqual(engines.routes.flat().length, 2);
+    assert.deepEqual(await wayOut("-d", "tsnet", "-o", "backend=macvlan"), engines);
+  });
+
   it("never has the engine add docker_gwbridge", async () => {
     const [a, b] = [subnets(), subnets()];
     const on = ["-o", "backend=macvlan", "-o", `parent=${PARENT}`];

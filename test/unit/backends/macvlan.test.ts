@@ -253,8 +253,11 @@ describe("MacvlanBackend", () => {
     });
   });
 
-  it("needs no gateway address reserved", () => {
-    assert.deepEqual(backend.gatewayNeed(), { skipIPv4: true, skipIPv6: true });
+  it("has a gateway address reserved, but for a parent that leads nowhere", () => {
+    const need = (options: Record<string, string>) =>
+      backend.gatewayNeed(backend.options.parse({ backend: "macvlan", ...options }));
+    assert.deepEqual(need({ parent: "eth0" }), { skipIPv4: false, skipIPv6: false });
+    assert.deepEqual(need({}), { skipIPv4: true, skipIPv6: true });
   });
 
   it("gives containers of mode passthru the parent's MAC, and no others", async () => {
