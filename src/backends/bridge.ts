@@ -117,10 +117,10 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
     await this.#mustNotOverlapRoutes(network, link?.index, others);
     const mtu = network.options["com.docker.network.driver.mtu"];
     const uplink = await this.#host.uplink();
-    const there = adopted ? await this.#host.addresses.list() : [];
+    const there = adopted ? await this.#host.addresses.on(link) : [];
     return {
       adopted,
-      addresses: there.filter(({ index }) => index === link?.index).map(({ cidr }) => cidr),
+      addresses: there.map(({ cidr }) => cidr),
       mtu: mtu ?? (adopted ? link.mtu : (uplink?.mtu ?? ETHERNET_MTU)),
       uplinkPackets: uplink?.gsoMaxSize ?? 0,
       ...(adopted ? { routeLocalnet: readSysctl(routeLocalnet(name)) } : {}),

@@ -100,9 +100,10 @@ export class HostAccess {
 
   /** Those reserved for the host, then the parent's own that it can use, those that will last first. */
   async #addresses({ ipv4, ipv6 }: Network, parent: string): Promise<HostAddresses[]> {
-    const [link, all] = await Promise.all([this.#host.links.get(parent), this.#host.addresses.list()]);
+    const link = await this.#host.links.get(parent);
+    const all = link ? await this.#host.addresses.on(link) : [];
     const there = all
-      .filter(({ index, usable }) => index === link?.index && usable)
+      .filter(({ usable }) => usable)
       .sort((a, b) => Number(a.passing) - Number(b.passing))
       .map(({ cidr }) => bare(cidr));
     return [...ipv4, ...ipv6].map((pool) => ({

@@ -78,6 +78,11 @@ export class Addresses {
     });
   }
 
+  /** Every address of one link. */
+  async on(link: { index: number }): Promise<LinkAddress[]> {
+    return (await this.list()).filter(({ index }) => index === link.index);
+  }
+
   async #change(
     verb: "add" | "del",
     type: number,

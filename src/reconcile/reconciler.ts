@@ -335,7 +335,7 @@ export class Reconciler {
       return;
     }
     // Every advertisement of a router's, and whatever renews a lease, announces addresses that are there already.
-    const now = (await this.#host.addresses.list()).filter((address) => address.index === index);
+    const now = await this.#host.addresses.on(link);
     if (isDeepStrictEqual(now, this.#addressesSeen.get(index))) return;
     const { repairs } = this.health;
     const owner = ownerOf(link.alias);

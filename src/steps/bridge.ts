@@ -119,8 +119,7 @@ export function vethPair(host: Host, spec: VethSpec): Step {
  * minute (RFC 4861, section 7.3.3; the kernel does the same for ARP). Its address may come back after the port.
  */
 async function tellNewMac(host: Host, bridge: Link, port: Link): Promise<void> {
-  const addresses = (await host.addresses.list()).filter(({ index }) => index === bridge.index);
-  const told = addresses.map(({ cidr }) => bare(cidr));
+  const told = (await host.addresses.on(bridge)).map(({ cidr }) => bare(cidr));
   announce(home, { index: port.index, mac: bridge.mac }, told);
 }
 

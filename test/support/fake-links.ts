@@ -61,7 +61,7 @@ export class FakeLinks {
     const host = {
       links,
       link: links.get,
-      addresses: { list: async () => [] },
+      addresses: { on: async () => [] },
       bigPackets: async () => 0,
       discard: async (name: string) => {
         this.calls.push(`discard ${name}`);
