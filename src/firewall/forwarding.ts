@@ -1,3 +1,4 @@
+import { readdirSync } from "node:fs";
 import type { Family } from "../ip.ts";
 import { Iptables } from "../kernel/iptables.ts";
 import { readSysctl, writeSysctl } from "../kernel/sysctl.ts";
@@ -60,8 +61,21 @@ export class Forwarding {
     if (closes) this.#closed.add(family);
     // Only a policy that was set here is given back.
     if (closes && there === "never ran") this.#early = true;
+    if (family === 6) goOnHearingRouters();
     writeSysctl(name, "1");
     return true;
+  }
+}
+
+/**
+ * A host that forwards IPv6 forgets the routers that it has heard of, its own way out among them, and hears no other, but on
+ * links where it is told to nevertheless (accept_ra=2, networking/ip-sysctl.rst of the kernel's documentation).
+ */
+function goOnHearingRouters(): void {
+  for (const link of readdirSync("/proc/sys/net/ipv6/conf")) {
+    const name = `net/ipv6/conf/${link}/accept_ra`;
+    // "all" and "default" are no links, and a router has none on the loopback.
+    if (!["all", "default", "lo"].includes(link) && readSysctl(name) === "1") writeSysctl(name, "2");
   }
 }
 
