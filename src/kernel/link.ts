@@ -12,6 +12,7 @@ import {
   u8,
 } from "./netlink-message.ts";
 import { CREATE_EXCLUSIVE, RTM, type Rtnetlink } from "./rtnetlink.ts";
+import { readSysctl } from "./sysctl.ts";
 
 /** Attributes of a link, linux/if_link.h. */
 const IFLA = {
@@ -270,6 +271,11 @@ function veth({ name, ...settings }: NonNullable<NewLink["peer"]>, { mtu, group 
   return nest(VETH_INFO_PEER, Buffer.concat([header(), text(IFLA.IFNAME, name), ...settable(all)]));
 }
 
+/** False where it was built or started without (`ipv6.disable=1`). */
+function knowsIpv6(): boolean {
+  return readSysctl("net/ipv6/conf/all/disable_ipv6") !== undefined;
+}
+
 function settable(settings: LinkSettings): Buffer[] {
   const { mac, mtu, master, alias, isolated, hairpin, gsoMaxSize, linkLocal, group } = settings;
   const out: Buffer[] = [];
@@ -288,7 +294,8 @@ function settable(settings: LinkSettings): Buffer[] {
   ];
   if (port.length > 0)
     out.push(nest(IFLA.LINKINFO, text(INFO.SLAVE_KIND, "bridge"), nest(INFO.SLAVE_DATA, ...port)));
-  if (linkLocal !== undefined)
+  // A kernel without IPv6 refuses its settings (EAFNOSUPPORT), and gives no address.
+  if (linkLocal !== undefined && knowsIpv6())
     out.push(nest(IFLA.AF_SPEC, nest(AF_INET6, u8(INET6_ADDR_GEN_MODE, linkLocal ? 0 : 1))));
   return out;
 }
