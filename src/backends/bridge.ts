@@ -14,7 +14,7 @@ import {
 } from "../steps/bridge.ts";
 import type { Route } from "../kernel/route.ts";
 import { isRemoved } from "../kernel/sandbox.ts";
-import { readSysctl } from "../kernel/sysctl.ts";
+import { mustKnowIpv6, readSysctl } from "../kernel/sysctl.ts";
 import { sysctl } from "../steps/setting.ts";
 import {
   type Endpoint,
@@ -102,6 +102,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
   async survey(network: Network<BridgeOptions>, others: readonly Network[]): Promise<Found> {
     mustFit(network);
     // The engine may have been started after tsnet.
+    if (network.ipv6.length > 0) mustKnowIpv6();
     await this.#firewall.mustNotMix();
     const name = bridgeOf(network);
     const shared = others.find(

@@ -3,6 +3,7 @@ import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
 import type { Family } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
+import { mustKnowIpv6 } from "../kernel/sysctl.ts";
 import { type Joined, type MacvlanSpec, macvlanLink } from "../steps/macvlan.ts";
 import { privateParent, vlanLink } from "../steps/parent.ts";
 import { KeyedLock } from "../lock.ts";
@@ -57,6 +58,7 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
   }
 
   async survey(network: Network<MacvlanOptions>, others: readonly Network[]): Promise<Found> {
+    if (network.ipv6.length > 0) mustKnowIpv6();
     const { macvlan_mode: mode, host_access: access, parent: asked } = network.options;
     if (access && mode !== "bridge")
       throw new InvalidError(

@@ -12,7 +12,7 @@ import {
   u8,
 } from "./netlink-message.ts";
 import { CREATE_EXCLUSIVE, RTM, type Rtnetlink } from "./rtnetlink.ts";
-import { readSysctl } from "./sysctl.ts";
+import { knowsIpv6 } from "./sysctl.ts";
 
 /** Attributes of a link, linux/if_link.h. */
 const IFLA = {
@@ -269,11 +269,6 @@ function newLink(link: NewLink): Buffer {
 function veth({ name, ...settings }: NonNullable<NewLink["peer"]>, { mtu, group }: NewLink): Buffer {
   const all = { ...settings, group, ...(mtu === undefined ? {} : { mtu }) };
   return nest(VETH_INFO_PEER, Buffer.concat([header(), text(IFLA.IFNAME, name), ...settable(all)]));
-}
-
-/** False where it was built or started without (`ipv6.disable=1`). */
-function knowsIpv6(): boolean {
-  return readSysctl("net/ipv6/conf/all/disable_ipv6") !== undefined;
 }
 
 function settable(settings: LinkSettings): Buffer[] {

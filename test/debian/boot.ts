@@ -7,11 +7,13 @@ import { NEWEST, engine } from "../lab/engines.ts";
 import { boxTar } from "../lab/image.ts";
 
 /*
- * boot.ts DIRECTORY COMMAND…: runs a command as root on the kernel of Debian 12, in user mode (user-mode-linux), with what
+ * boot.ts [--without-ipv6] DIRECTORY COMMAND…: runs a command as root on the kernel of Debian 12, in user mode (user-mode-linux), with what
  * the kernel of this machine may have been built without. It sees this machine's files, and what it changes there is
  * gone with it, but for what is in DIRECTORY. It has a network namespace of its own that leads nowhere.
  */
-const [directory = "", ...command] = process.argv.slice(2);
+const words = process.argv.slice(2);
+const ipv6 = words[0] === "--without-ipv6" ? "disable=1" : "";
+const [directory = "", ...command] = words.slice(ipv6 ? 1 : 0);
 const { root } = await tree("user-mode-linux", { bookworm: ["user-mode-linux", "kmod"] });
 // From inside nothing can be fetched. A test that needs the engine is skipped without it.
 await install("conntrack", "iputils-ping", "socat");
@@ -40,6 +42,7 @@ async function boot(): Promise<number> {
     ...["rootfstype=hostfs", "ro", "mem=3G", "quiet", "loglevel=0", "rcupdate.rcu_expedited=1"],
     ...["con=null", "ssl0=null,fd:1", `uml_dir=${dir}`],
     ...[`init=${join(import.meta.dirname, "init.sh")}`, `TREE=${root}`, `SHARED=${directory}`, `JOB=${dir}`],
+    `IPV6=${ipv6}`,
   ];
   // All of its processes end with this one, however that ends.
   const child = spawn(

@@ -1,6 +1,6 @@
 #!/bin/bash
 # The first process on the kernel that boot.ts starts. TREE has the kernel's modules, SHARED is written through to the
-# machine below, and JOB is where the command is and its exit status goes.
+# machine below, JOB is where the command is and its exit status goes, and IPV6 is what the module is loaded with.
 set -e
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
@@ -33,7 +33,8 @@ umount -l /below
 # This kernel's nf_tables has no families for IP.
 update-alternatives --set iptables /usr/sbin/iptables-legacy
 update-alternatives --set ip6tables /usr/sbin/ip6tables-legacy
-modprobe ipv6
+# shellcheck disable=SC2086
+modprobe ipv6 ${IPV6-}
 ip link set lo up
 stty -F /dev/ttyS0 raw
 status=0
