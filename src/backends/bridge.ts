@@ -14,8 +14,9 @@ import {
 } from "../steps/bridge.ts";
 import type { Route } from "../kernel/route.ts";
 import { isRemoved } from "../kernel/sandbox.ts";
-import { mustKnowIpv6, readSysctl } from "../kernel/sysctl.ts";
+import { readSysctl } from "../kernel/sysctl.ts";
 import { sysctl } from "../steps/setting.ts";
+import { leastMtu, mustBearIpv6 } from "./ipv6.ts";
 import {
   type Endpoint,
   type JoinResponse,
@@ -102,7 +103,6 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
   async survey(network: Network<BridgeOptions>, others: readonly Network[]): Promise<Found> {
     mustFit(network);
     // The engine may have been started after tsnet.
-    if (network.ipv6.length > 0) mustKnowIpv6();
     await this.#firewall.mustNotMix();
     const name = bridgeOf(network);
     const shared = others.find(
@@ -117,12 +117,16 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       throw new ConflictError(`link ${name} exists and is a ${link.kind || "device"}, not a bridge`);
     await this.#mustNotOverlapRoutes(network, link?.index, others);
     const mtu = network.options["com.docker.network.driver.mtu"];
+    mustBearIpv6(network, {
+      "option com.docker.network.driver.mtu is": mtu,
+      [`bridge ${name} has an MTU of`]: adopted ? link.mtu : undefined,
+    });
     const uplink = await this.#host.uplink();
     const there = adopted ? await this.#host.addresses.on(link) : [];
     return {
       adopted,
       addresses: there.map(({ cidr }) => cidr),
-      mtu: mtu ?? (adopted ? link.mtu : (uplink?.mtu ?? ETHERNET_MTU)),
+      mtu: mtu ?? (adopted ? link.mtu : Math.max(uplink?.mtu ?? ETHERNET_MTU, leastMtu(network))),
       uplinkPackets: uplink?.gsoMaxSize ?? 0,
       ...(adopted ? { routeLocalnet: readSysctl(routeLocalnet(name)) } : {}),
     };

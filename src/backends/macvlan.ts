@@ -3,7 +3,6 @@ import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
 import type { Family } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
-import { mustKnowIpv6 } from "../kernel/sysctl.ts";
 import { type Joined, type MacvlanSpec, macvlanLink } from "../steps/macvlan.ts";
 import { privateParent, vlanLink } from "../steps/parent.ts";
 import { KeyedLock } from "../lock.ts";
@@ -14,6 +13,7 @@ import type { State } from "../store/state.ts";
 import type { Backend, GatewayNeed } from "./backend.ts";
 import { gatewaysOf } from "./gateways.ts";
 import { HostAccess, accessRules } from "./host-access.ts";
+import { mustBearIpv6 } from "./ipv6.ts";
 import { MacvlanOptions } from "./macvlan-options.ts";
 import { type Parent, findParent } from "./parents.ts";
 
@@ -58,7 +58,6 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
   }
 
   async survey(network: Network<MacvlanOptions>, others: readonly Network[]): Promise<Found> {
-    if (network.ipv6.length > 0) mustKnowIpv6();
     const { macvlan_mode: mode, host_access: access, parent: asked } = network.options;
     if (access && mode !== "bridge")
       throw new InvalidError(
@@ -71,6 +70,10 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
       throw new InvalidError(
         `option com.docker.network.driver.mtu is "${String(mtu)}", but must be no more than the ${String(link.mtu)} of parent ${link.name}`,
       );
+    mustBearIpv6(network, {
+      "option com.docker.network.driver.mtu is": mtu,
+      [`parent ${parent.name} has an MTU of`]: link?.mtu,
+    });
     const trouble = access ? await this.#access.trouble(network, parent.name) : undefined;
     if (trouble) throw new ConflictError(trouble);
     return { parent };

@@ -12,7 +12,6 @@ import {
   u8,
 } from "./netlink-message.ts";
 import { CREATE_EXCLUSIVE, RTM, type Rtnetlink } from "./rtnetlink.ts";
-import { knowsIpv6 } from "./sysctl.ts";
 
 /** Attributes of a link, linux/if_link.h. */
 const IFLA = {
@@ -189,6 +188,17 @@ export class Links {
 
   /** Changes an existing link. */
   async set(name: string, settings: LinkSettings): Promise<void> {
+    try {
+      await this.#change(name, settings);
+    } catch (error) {
+      const { linkLocal, ...others } = settings;
+      if (linkLocal === undefined || !isErrno(error, "EAFNOSUPPORT")) throw error;
+      // It has nothing of IPv6: the kernel is without, or the MTU is below what that needs. Nothing was changed.
+      await this.#change(name, others);
+    }
+  }
+
+  async #change(name: string, settings: LinkSettings): Promise<void> {
     const payload = Buffer.concat([flags(settings), text(IFLA.IFNAME, name), ...settable(settings)]);
     await this.#netlink.request(`ip link set ${name}`, RTM.NEWLINK, 0, payload);
   }
@@ -289,8 +299,7 @@ function settable(settings: LinkSettings): Buffer[] {
   ];
   if (port.length > 0)
     out.push(nest(IFLA.LINKINFO, text(INFO.SLAVE_KIND, "bridge"), nest(INFO.SLAVE_DATA, ...port)));
-  // A kernel without IPv6 refuses its settings (EAFNOSUPPORT), and gives no address.
-  if (linkLocal !== undefined && knowsIpv6())
+  if (linkLocal !== undefined)
     out.push(nest(IFLA.AF_SPEC, nest(AF_INET6, u8(INET6_ADDR_GEN_MODE, linkLocal ? 0 : 1))));
   return out;
 }

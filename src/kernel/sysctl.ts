@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from "node:fs";
-import { KernelError, TsnetError } from "../errors.ts";
+import { KernelError } from "../errors.ts";
 
 /**
  * Reads a setting of the daemon's network namespace.
@@ -29,12 +29,6 @@ export function writeSysctl(name: string, value: string): void {
 /** Whether the kernel has IPv6: it may be built or started without (`ipv6.disable=1`), and then has no settings for it. */
 export function knowsIpv6(): boolean {
   return readSysctl("net/ipv6/conf/all/disable_ipv6") !== undefined;
-}
-
-/** @throws {TsnetError} that says what to do, where the kernel has no IPv6 */
-export function mustKnowIpv6(): void {
-  if (!knowsIpv6())
-    throw new TsnetError("unsupported", "this kernel has no IPv6 (ipv6.disable=1); leave out --ipv6");
 }
 
 function code(error: unknown): string {

@@ -294,6 +294,11 @@ onLan("macvlan", (lan) => {
       assert.match(await site.refused(...create(`parent=${PARENT}`, ...options)), why);
     });
     await Promise.all(checks);
+    await site.exec(["ip", "link", "add", "small", "mtu", "1279", "type", "veth", "peer", "name", "small2"]);
+    site.later(() => site.exec(["ip", "link", "del", "small"]));
+    const six = ["--ipv6", "--subnet", subnets().v6];
+    const said = await site.refused(...create("parent=small"), ...six);
+    assert.match(said, /parent small has an MTU of 1279, but IPv6 needs at least 1280 bytes/);
   });
 
   it("makes a VLAN that is missing and removes it with its last network, or says that the kernel has none", async () => {

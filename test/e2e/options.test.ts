@@ -44,6 +44,8 @@ onEachEngine("options", (site) => {
       assert.match(said, allowed);
     });
     await Promise.all(checks);
+    const small = ["-o", "com.docker.network.driver.mtu=1279", "--ipv6", "--subnet", subnets().v6];
+    assert.match(await refusal(...small), /driver\.mtu is 1279, but IPv6 needs at least 1280 bytes/);
     assert.match(
       await refusal("-o", "backend=carrier-pigeon"),
       /no backend "carrier-pigeon"; there is bridge/,

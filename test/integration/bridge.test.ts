@@ -371,6 +371,16 @@ describe("bridge backend on the kernel", () => {
     assert.deepEqual(site.records(), {});
   });
 
+  it("has containers where the MTU is so small that links have nothing of IPv6, and leaves nothing", async () => {
+    const options = { "com.docker.network.driver.mtu": "1279" };
+    const small = { ...(NETWORKS["IPv4 with two subnets"] ?? assert.fail()), options };
+    await site.driver.createNetwork(small);
+    await site.driver.createEndpoint(endpointOf(small));
+    assert.equal((await ipLink(CONTAINER_END))?.mtu, 1279);
+    await site.driver.deleteNetwork(small.id);
+    assert.deepEqual(await hostState(), atFirst);
+  });
+
   it("makes no router of a host that was none: what is not a container's is dropped", async () => {
     await setSysctl("net/ipv4/ip_forward", "0");
     await run(["iptables", "-P", "FORWARD", "ACCEPT"]);
