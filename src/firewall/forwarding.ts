@@ -1,4 +1,5 @@
 import { readdirSync } from "node:fs";
+import { isErrno } from "../errors.ts";
 import type { Family } from "../ip.ts";
 import { Iptables } from "../kernel/iptables.ts";
 import { readSysctl, writeSysctl } from "../kernel/sysctl.ts";
@@ -75,7 +76,13 @@ function goOnHearingRouters(): void {
   for (const link of readdirSync("/proc/sys/net/ipv6/conf")) {
     const name = `net/ipv6/conf/${link}/accept_ra`;
     // "all" and "default" are no links, and a router has none on the loopback.
-    if (!["all", "default", "lo"].includes(link) && readSysctl(name) === "1") writeSysctl(name, "2");
+    if (["all", "default", "lo"].includes(link) || readSysctl(name) !== "1") continue;
+    try {
+      writeSysctl(name, "2");
+    } catch (error) {
+      // It has gone meanwhile.
+      if (!isErrno(error, "ENOENT")) throw error;
+    }
   }
 }
 
