@@ -16,7 +16,7 @@ import type { Route } from "../kernel/route.ts";
 import { isRemoved } from "../kernel/sandbox.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
 import { sysctl } from "../steps/setting.ts";
-import { leastMtu, mustBearIpv6 } from "./ipv6.ts";
+import { knownFamilies, leastMtu, mustBearIpv6 } from "./ipv6.ts";
 import {
   type Endpoint,
   type JoinResponse,
@@ -351,7 +351,7 @@ function bridgeSysctls(name: string, ipv6: boolean): Step[] {
 }
 
 function rulesOf(network: BridgeNet): Rule[] {
-  return FAMILIES.flatMap((family) => familyRules(network, family));
+  return knownFamilies().flatMap((family) => familyRules(network, family));
 }
 
 function familyRules(network: BridgeNet, family: Family): Rule[] {

@@ -1,9 +1,15 @@
 import { InvalidError, TsnetError } from "../errors.ts";
+import { FAMILIES, type Family } from "../ip.ts";
 import { knowsIpv6 } from "../kernel/sysctl.ts";
 import type { Network } from "../model.ts";
 
 /** What every link that carries IPv6 must pass on in one piece, bytes (RFC 8200, section 5). */
 const IPV6_MTU = 1280;
+
+/** Those that the kernel has, and rules can be made in. */
+export function knownFamilies(): readonly Family[] {
+  return knowsIpv6() ? FAMILIES : [4];
+}
 
 /** The smallest MTU that the network's links may have, bytes. */
 export function leastMtu({ ipv6 }: Network): number {

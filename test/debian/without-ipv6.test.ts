@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import type { NetworkRequest } from "../../src/model.ts";
+import { LEAVING_GROUP } from "../../src/names.ts";
 import { run } from "../lab/command.ts";
 import { FakeSandbox } from "../support/fake-sandbox.ts";
 import { ip, ipLinks, mustBeIsolated, ruleLines } from "../support/isolated.ts";
@@ -48,6 +49,17 @@ describe("a kernel without IPv6", () => {
     assert.deepEqual(await state(), before);
   });
 
+  it("has containers on a bridge of the host's", async () => {
+    await ip("link add own-br type bridge", "link set own-br up");
+    const before = await state();
+    const options = { "com.docker.network.bridge.name": "own-br" };
+    await attached({ ...BRIDGE, options });
+    await mustPing("10.1.0.2");
+    await site.driver.deleteNetwork(BRIDGE.id);
+    assert.deepEqual(await state(), before);
+    await ip("link delete own-br");
+  });
+
   it("has containers on a LAN that their host reaches", async () => {
     await ip("link add wire0 type veth peer name wire1", "link set wire0 up", "link set wire1 up");
     await ip("address add 10.1.0.200/16 dev wire0");
@@ -82,6 +94,8 @@ async function mustPing(address: string): Promise<void> {
   await run(["ping", "-c", "1", "-W", "10", address]);
 }
 
+/** Links on their way out are none. */
 async function state(): Promise<{ links: string[]; rules: string[] }> {
-  return { links: (await ipLinks()).map(({ ifname }) => ifname).sort(), rules: await ruleLines(4) };
+  const links = (await ipLinks()).filter(({ group }) => group !== String(LEAVING_GROUP));
+  return { links: links.map(({ ifname }) => ifname).sort(), rules: await ruleLines(4) };
 }
