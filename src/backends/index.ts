@@ -44,13 +44,17 @@ export function backendOf(backends: Backends, name: string): Backend {
   throw new TsnetError("unsupported", `no backend "${name}"; there is ${Object.keys(backends).join(", ")}`);
 }
 
+function optionsOf(backend: Backend): string[] {
+  return Object.keys((backend.options as unknown as z.ZodObject).shape);
+}
+
 /** Options of the engine's that tsnet has no use for: newer engines add some by themselves. */
 const ENGINE_PREFIX = "com.docker.network.";
 
 /**
  * Reads `-o` options with the schema of the backend that they name.
  *
- * @throws {InvalidError} that lists the known options, for one that is not known
+ * @throws {InvalidError} that lists the known options, for one that is not known, or names the backend that it is for
  */
 export function parseOptions(
   backends: Backends,
@@ -59,11 +63,15 @@ export function parseOptions(
 ): { name: string; backend: Backend; options: unknown } {
   const name = given["backend"] ?? DEFAULT;
   const backend = backendOf(backends, name);
-  const known = Object.keys((backend.options as unknown as z.ZodObject).shape);
+  const known = optionsOf(backend);
   const unknown = Object.keys(given).filter((key) => !known.includes(key));
   const refused = unknown.find((key) => !key.startsWith(ENGINE_PREFIX));
-  if (refused !== undefined)
+  if (refused !== undefined) {
+    const [other] = Object.entries(backends).find(([, one]) => optionsOf(one).includes(refused)) ?? [];
+    if (other)
+      throw new InvalidError(`option ${refused} is for backend ${other}, not ${name}: -o backend=${other}`);
     throw new InvalidError(`unknown option ${refused}; backend ${name} takes ${known.join(", ")}`);
+  }
   if (unknown.length > 0) log.warn({ options: unknown }, "options of the engine that have no effect here");
   const parsed = backend.options.safeParse(
     Object.fromEntries(Object.entries(given).filter(([key]) => known.includes(key))),

@@ -45,6 +45,17 @@ describe("parseOptions", () => {
     );
   });
 
+  it("names the backend that an option is for, if it is another's", () => {
+    const refused = (options: Record<string, string>, message: string) => {
+      assert.throws(() => read(options), { name: "InvalidError", message });
+    };
+    refused({ parent: "eth0" }, "option parent is for backend macvlan, not bridge: -o backend=macvlan");
+    refused(
+      { backend: "macvlan", big_tcp: "true" },
+      "option big_tcp is for backend bridge, not macvlan: -o backend=bridge",
+    );
+  });
+
   it("passes over an option of the engine's that it does not know, with a warning", () => {
     lines.length = 0;
     assert.ok(read({ "com.docker.network.from-the-future": "x" }));
