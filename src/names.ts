@@ -52,6 +52,11 @@ export function privateParentName(network: string): string {
   return `tsp${network.slice(0, DIGITS)}`;
 }
 
+/** Whether a link is, by its name, one of the above. */
+export function isOwnName(name: string): boolean {
+  return /^ts[-hcmp]/.test(name) && name.length === BRIDGE.length + DIGITS;
+}
+
 /**
  * What a link can belong to: a network, as long as there is one; an endpoint; a network's endpoints together (shim);
  * or every network that names it as its parent, and then the id is the link's own name.

@@ -4,6 +4,7 @@ import type { Family } from "../ip.ts";
 import { Iptables } from "../kernel/iptables.ts";
 import { readSysctl, writeSysctl } from "../kernel/sysctl.ts";
 import { KeyedLock } from "../lock.ts";
+import { isOwnName } from "../names.ts";
 import type { Step } from "../step.ts";
 
 const SETTING = { 4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding" } as const;
@@ -75,8 +76,8 @@ export class Forwarding {
 function goOnHearingRouters(): void {
   for (const link of readdirSync("/proc/sys/net/ipv6/conf")) {
     const name = `net/ipv6/conf/${link}/accept_ra`;
-    // "all" and "default" are no links, and a router has none on the loopback.
-    if (["all", "default", "lo"].includes(link) || readSysctl(name) !== "1") continue;
+    // "all" and "default" are no links, and behind the loopback and links of tsnet's there is no router.
+    if (["all", "default", "lo"].includes(link) || isOwnName(link) || readSysctl(name) !== "1") continue;
     try {
       writeSysctl(name, "2");
     } catch (error) {
