@@ -39,11 +39,16 @@ function attempts(port: number): string[] {
 
 /** Tries to take a port in every way, one after the other. @returns the ways that worked, and those that did not */
 export async function tryToTake(host: Place, port: number): Promise<{ worked: string[]; refused: string[] }> {
-  // A listener that got the port waits for its peer until it is ended.
-  const script = `for address; do
-    if timeout 0.1 socat -u "$address" /dev/null 2>&1 | grep -q 'Address already in use'
-    then echo "refused $address"; else echo "worked $address"; fi
-  done`;
+  // One that got the port waits for its peer until it is ended; one that did not says so and ends.
+  const script = `said=$(mktemp)
+  for address; do
+    : >"$said"
+    socat -u "$address" /dev/null 2>"$said" &
+    until grep -q 'Address already in use' "$said" || ss -Hlntup 'sport = :${String(port)}' | grep -q "pid=$!,"; do :; done
+    if kill "$!" 2>/dev/null && ! [ -s "$said" ]; then echo "worked $address"; else echo "refused $address"; fi
+    wait "$!"
+  done
+  rm "$said"`;
   const { stdout } = await host.exec(["sh", "-c", script, "sh", ...attempts(port)]);
   const lines = stdout.trim().split("\n");
   const those = (kind: string) =>
