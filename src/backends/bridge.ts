@@ -16,7 +16,7 @@ import type { Route } from "../kernel/route.ts";
 import { isRemoved } from "../kernel/sandbox.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
 import { sysctl } from "../steps/setting.ts";
-import { knownFamilies, leastMtu, mustBearIpv6 } from "./ipv6.ts";
+import { leastMtu, mustBearIpv6, ruleFamilies } from "./ipv6.ts";
 import {
   type Endpoint,
   type JoinResponse,
@@ -351,7 +351,7 @@ function bridgeSysctls(name: string, ipv6: boolean): Step[] {
 }
 
 function rulesOf(network: BridgeNet): Rule[] {
-  return knownFamilies().flatMap((family) => familyRules(network, family));
+  return ruleFamilies(network.found.adopted).flatMap((family) => familyRules(network, family));
 }
 
 function familyRules(network: BridgeNet, family: Family): Rule[] {

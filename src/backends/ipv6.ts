@@ -6,9 +6,12 @@ import type { Network } from "../model.ts";
 /** What every link that carries IPv6 must pass on in one piece, bytes (RFC 8200, section 5). */
 const IPV6_MTU = 1280;
 
-/** Those that the kernel has, and rules can be made in. */
-export function knownFamilies(): readonly Family[] {
-  return knowsIpv6() ? FAMILIES : [4];
+/**
+ * Families that a bridge network may have rules in. Only on a bridge of the host's are there any for IPv6 where the
+ * network has none, so only then does it matter whether the kernel has it.
+ */
+export function ruleFamilies(adopted: boolean): readonly Family[] {
+  return adopted && !knowsIpv6() ? [4] : FAMILIES;
 }
 
 /** The smallest MTU that the network's links may have, bytes. */
