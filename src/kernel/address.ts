@@ -1,7 +1,8 @@
 import { isErrno } from "../errors.ts";
 import { type Cidr, formatIp, ipBytes, parseCidr } from "../ip.ts";
 import { attributes, bytes, readU32, u32 } from "./netlink-message.ts";
-import { CREATE_EXCLUSIVE, RTM, type Rtnetlink } from "./rtnetlink.ts";
+import { CREATE_EXCLUSIVE } from "./netlink-socket.ts";
+import { RTM, type Rtnetlink } from "./rtnetlink.ts";
 
 const AF = { 4: 2, 6: 10 } as const;
 const IFA = { ADDRESS: 1, LOCAL: 2, BROADCAST: 4, FLAGS: 8 } as const;

@@ -1,8 +1,8 @@
-import { type NetlinkMessage, Protocol } from "netlink";
+import { Protocol } from "netlink";
 import { isErrno } from "../errors.ts";
 import { FAMILIES, type Family, UNSPECIFIED, formatIp, parseIp } from "../ip.ts";
-import { NLM_F_DUMP, ask, openSocket } from "./rtnetlink.ts";
-import { attributes, bytes, nest, u32, u8 } from "./netlink-message.ts";
+import { type NetlinkMessage, attributes, bytes, nest, u32, u8 } from "./netlink-message.ts";
+import { NetlinkSocket } from "./netlink-socket.ts";
 import { readSysctl } from "./sysctl.ts";
 
 /** linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h. */
@@ -17,12 +17,9 @@ const CTA_FILTER_ORIG_FLAGS = 1;
 const COMPARE = { PROTO_NUM: 8, DST_PORT: 32 } as const;
 const UDP = 17;
 const AF = { 4: 2, 6: 10 } as const;
-const NLM_F_REQUEST = 1;
 /** struct nfgenmsg: family, version, resource. */
 const HEADER = 4;
 const NOTHING = Buffer.alloc(0);
-/** Flows to delete at once. What is refused is answered, and each answer takes some 800 bytes of the socket's buffer. */
-const AT_ONCE = 64;
 /** Ports that are asked for one by one: each takes the kernel some 10 ms, and all of UDP may be hundreds of thousands of flows. */
 const PORTS_APART = 8;
 
@@ -52,7 +49,7 @@ interface Flow {
  */
 export class Conntrack {
   readonly #isLocal: (address: string) => Promise<boolean>;
-  readonly #socket = openSocket(Protocol.NETFILTER);
+  readonly #socket = new NetlinkSocket(Protocol.NETFILTER);
   /** What the next look is for. One takes the kernel some 10 ms, however few flows there are, so there is one for all who wait. */
   #next: { readonly ports: UdpPort[]; readonly done: Promise<void> } | undefined;
   #last: Promise<void> = Promise.resolve();
@@ -101,13 +98,9 @@ export class Conntrack {
     const meant = flows.filter(
       (flow) => asked.has(`${flow.address} ${flow.port}`) || (isForAny(flow) && local.has(flow.address)),
     );
-    for (let at = 0; at < meant.length; at += AT_ONCE) {
-      const names = meant.slice(at, at + AT_ONCE).map(({ name }) => name);
-      const last = names.pop() ?? NOTHING;
-      // The kernel does each within the call that asks, so the last one's answer is that of all.
-      for (const name of names) this.#socket.send(CT_DELETE, name, { flags: NLM_F_REQUEST });
-      await this.#ask("conntrack -D", CT_DELETE, 0, last);
-    }
+    await Promise.all(
+      meant.map(({ name }) => known(this.#socket.request("conntrack -D", CT_DELETE, 0, name))),
+    );
   }
 
   /** The flows of UDP to these ports; to others as well, where there are too many to ask for each. */
@@ -115,7 +108,7 @@ export class Conntrack {
     const lists = ports.length <= PORTS_APART ? ports.map((port) => listOf(family, port)) : [listOf(family)];
     const flows: Flow[] = [];
     for (const list of lists)
-      for (const answer of await this.#ask("conntrack -L", CT_GET, NLM_F_DUMP, list))
+      for (const answer of await known(this.#socket.dump("conntrack -L", CT_GET, list)))
         flows.push(...flowsIn(answer));
     return flows;
   }
@@ -126,15 +119,15 @@ export class Conntrack {
     const are = await Promise.all(addresses.map(this.#isLocal));
     return new Set(addresses.filter((_, index) => are[index]));
   }
+}
 
-  async #ask(command: string, type: number, flags: number, payload: Buffer): Promise<NetlinkMessage[]> {
-    try {
-      return await ask(this.#socket, command, type, flags, payload);
-    } catch (error) {
-      if (!isErrno(error, "ENOENT", "EINVAL")) throw error;
-      // There is none any more, or the kernel does not show them.
-      return [];
-    }
+/** What the kernel answers; nothing where there is no such flow any more, or it does not show them. */
+async function known(answers: Promise<NetlinkMessage[]>): Promise<NetlinkMessage[]> {
+  try {
+    return await answers;
+  } catch (error) {
+    if (!isErrno(error, "ENOENT", "EINVAL")) throw error;
+    return [];
   }
 }
 

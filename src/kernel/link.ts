@@ -11,7 +11,8 @@ import {
   u32,
   u8,
 } from "./netlink-message.ts";
-import { CREATE_EXCLUSIVE, RTM, type Rtnetlink } from "./rtnetlink.ts";
+import { CREATE_EXCLUSIVE } from "./netlink-socket.ts";
+import { RTM, type Rtnetlink } from "./rtnetlink.ts";
 
 /** Attributes of a link, linux/if_link.h. */
 const IFLA = {

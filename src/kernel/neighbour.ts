@@ -2,7 +2,8 @@ import { isErrno } from "../errors.ts";
 import { formatIp, ipBytes, parseIp } from "../ip.ts";
 import { attributes, bytes, readMac, u8 } from "./netlink-message.ts";
 import { PROTOCOL } from "./route.ts";
-import { CREATE_OR_REPLACE, RTM, type Rtnetlink } from "./rtnetlink.ts";
+import { CREATE_OR_REPLACE } from "./netlink-socket.ts";
+import { RTM, type Rtnetlink } from "./rtnetlink.ts";
 
 const AF = { 4: 2, 6: 10 } as const;
 const NDA = { DST: 1, LLADDR: 2, PROTOCOL: 12 } as const;

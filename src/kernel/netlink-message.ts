@@ -4,9 +4,46 @@
  * netlink binding does (x64, ia32, arm, arm64).
  */
 
+const MESSAGE_HEADER = 16;
 const HEADER = 4;
 const NLA_F_NESTED = 0x8000;
 const NLA_TYPE_MASK = 0x3fff;
+
+/** What is asked of the kernel, or what it says. */
+export interface NetlinkMessage {
+  readonly type: number;
+  /** Of the request that it answers. */
+  readonly sequence: number;
+  readonly data: Buffer;
+}
+
+/** A message (struct nlmsghdr: length, type, flags, sequence, port). */
+export function netlinkMessage(type: number, flags: number, sequence: number, data: Buffer): Buffer {
+  const size = MESSAGE_HEADER + data.length;
+  const out = Buffer.alloc((size + 3) & ~3);
+  out.writeUInt32LE(size, 0);
+  out.writeUInt16LE(type, 4);
+  out.writeUInt16LE(flags, 6);
+  out.writeUInt32LE(sequence, 8);
+  data.copy(out, MESSAGE_HEADER);
+  return out;
+}
+
+/** The messages in a datagram. */
+export function netlinkMessages(datagram: Buffer): NetlinkMessage[] {
+  const found: NetlinkMessage[] = [];
+  for (let at = 0; at + MESSAGE_HEADER <= datagram.length;) {
+    const size = datagram.readUInt32LE(at);
+    if (size < MESSAGE_HEADER) break;
+    found.push({
+      type: datagram.readUInt16LE(at + 4),
+      sequence: datagram.readUInt32LE(at + 8),
+      data: datagram.subarray(at + MESSAGE_HEADER, at + size),
+    });
+    at += (size + 3) & ~3;
+  }
+  return found;
+}
 
 function attribute(type: number, value: Buffer): Buffer {
   const size = HEADER + value.length;

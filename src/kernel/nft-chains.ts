@@ -1,7 +1,7 @@
 import { Protocol } from "netlink";
 import type { Family } from "../ip.ts";
 import { attributes, readText } from "./netlink-message.ts";
-import { NLM_F_DUMP, ask, openSocket } from "./rtnetlink.ts";
+import { NetlinkSocket } from "./netlink-socket.ts";
 
 /** linux/netfilter/nfnetlink.h and nf_tables.h. */
 const GETCHAIN = (10 << 8) | 4;
@@ -16,10 +16,10 @@ const HEADER = 4;
  * @throws {KernelError} if the kernel does not tell
  */
 export async function chainsOf(family: Family, table: string): Promise<string[]> {
-  const socket = openSocket(Protocol.NETFILTER);
+  const socket = new NetlinkSocket(Protocol.NETFILTER);
   try {
     const everything = Buffer.from([NFPROTO[family], 0, 0, 0]);
-    const answers = await ask(socket, "nft list chains", GETCHAIN, NLM_F_DUMP, everything);
+    const answers = await socket.dump("nft list chains", GETCHAIN, everything);
     return answers
       .map(({ data }) => attributes(data, HEADER))
       .filter((chain) => readText(chain.get(NFTA_CHAIN.TABLE)) === table)

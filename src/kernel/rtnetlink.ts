@@ -1,8 +1,6 @@
-import { createNetlink, type NetlinkMessage, type NetlinkSocket, Protocol } from "netlink";
-import { getSystemErrorName } from "node:util";
-import { KernelError, reason } from "../errors.ts";
-import { Limit } from "../lock.ts";
+import { Protocol } from "netlink";
 import { listen } from "./multicast.ts";
+import { NetlinkSocket } from "./netlink-socket.ts";
 
 /** Message types of rtnetlink(7), linux/rtnetlink.h. */
 export const RTM = {
@@ -20,25 +18,6 @@ export const RTM = {
   GETNEIGH: 30,
 } as const;
 
-/** Flags of a request that makes something which must not be there yet. */
-export const CREATE_EXCLUSIVE = 0x600;
-/** Flags of a request that makes something, in place of what may be there. */
-export const CREATE_OR_REPLACE = 0x500;
-/** Flags of a request for everything of a kind (netlink(7)). */
-export const NLM_F_DUMP = 0x300;
-const NLMSG_ERROR = 2;
-/** What the kernel's networking answers and Node has no name for (asm-generic/errno.h). */
-const STRANGE_ERRNOS: Readonly<Record<number, string>> = { 54: "EXFULL", 76: "ENOTUNIQ", 117: "EUCLEAN" };
-/**
- * Answers that may wait to be read. Each takes some 5 kB of the socket's buffer, and when it is full the kernel drops
- * what does not fit; but it answers inside the call that asks, so more would not be faster.
- */
-const IN_FLIGHT = 16;
-/** Milliseconds for an answer; only one that was dropped takes so long. */
-const TIMEOUT_MS = 10_000;
-/** Bytes to ask for; the kernel gives no more than net.core.rmem_max. */
-const RECEIVE_BUFFER = 4 << 20;
-
 /** Multicast groups of rtnetlink(7) that tell when somebody changed what tsnet made. */
 const GROUPS = {
   link: 1,
@@ -55,72 +34,25 @@ export interface KernelEvent {
   readonly payload: Buffer;
 }
 
-/**
- * A netlink socket for requests. A full buffer is an error at which the binding ends the process, so only a few may be
- * under way at once; a dump waits for room by itself. For what comes unasked there is multicast.ts.
- */
-export function openSocket(protocol: Protocol): NetlinkSocket {
-  const socket = createNetlink(protocol);
-  // One that nobody listens for would end the daemon, too. Whoever waits for the answer misses it.
-  socket.on("error", () => undefined);
-  socket.setRecvBufferSize(RECEIVE_BUFFER);
-  return socket;
-}
-
-/**
- * Sends one request and waits for all of its answers.
- *
- * @param command what it amounts to in a tool's words, for the error's text
- * @returns none where the kernel only acknowledged
- * @throws {KernelError} with the errno's name
- */
-export async function ask(
-  socket: NetlinkSocket,
-  command: string,
-  type: number,
-  flags: number,
-  payload: Buffer,
-): Promise<NetlinkMessage[]> {
-  let answers: NetlinkMessage[];
-  try {
-    [answers] = await socket.request(type, payload, { flags, checkError: false, timeout: TIMEOUT_MS });
-  } catch (cause) {
-    throw new KernelError(command, "", reason(cause), { cause });
-  }
-  const first = answers[0];
-  if (first?.type !== NLMSG_ERROR) return answers;
-  const errno = first.data.readInt32LE(0);
-  if (errno === 0) return [];
-  throw new KernelError(command, STRANGE_ERRNOS[-errno] ?? getSystemErrorName(errno));
-}
-
-/**
- * The kernel's routing sockets. Requests on one socket may overlap, dumps may not: the binding loses track of
- * a dump when another reply arrives in the middle of it. So there is one socket for each, and dumps take turns.
- */
+/** The kernel's routing sockets: one for what is quick, and one for dumps. */
 export class Rtnetlink {
-  readonly #requests = openSocket(Protocol.ROUTE);
-  readonly #dumps = openSocket(Protocol.ROUTE);
-  readonly #inFlight = new Limit(IN_FLIGHT);
-  readonly #turns = new Limit(1);
+  readonly #requests = new NetlinkSocket(Protocol.ROUTE);
+  readonly #dumps = new NetlinkSocket(Protocol.ROUTE);
   #stopWatching: () => void = () => undefined;
 
   /**
-   * Sends one request and waits for its answer.
+   * Sends one request and waits for its answer, see {@link NetlinkSocket.request}.
    *
-   * @param command what it amounts to in iproute2's words, for the error's text
    * @returns the answer's payload; empty where the kernel only acknowledged
-   * @throws {KernelError} with the errno's name
    */
   async request(command: string, type: number, flags: number, payload: Buffer): Promise<Buffer> {
-    const [answer] = await this.#inFlight.run(() => ask(this.#requests, command, type, flags, payload));
+    const [answer] = await this.#requests.request(command, type, flags, payload);
     return answer?.data ?? Buffer.alloc(0);
   }
 
   /** Lists everything of a kind, one payload each. */
   async dump(command: string, type: number, payload: Buffer): Promise<Buffer[]> {
-    const answers = await this.#turns.run(() => ask(this.#dumps, command, type, NLM_F_DUMP, payload));
-    return answers.map((answer) => answer.data);
+    return (await this.#dumps.dump(command, type, payload)).map(({ data }) => data);
   }
 
   /**
@@ -139,7 +71,7 @@ export class Rtnetlink {
     });
   }
 
-  /** Closes the sockets; requests in flight are lost. */
+  /** Closes the sockets, once what was asked for has been answered. */
   close(): void {
     this.#stopWatching();
     this.#requests.close();

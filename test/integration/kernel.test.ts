@@ -55,6 +55,36 @@ describe("Host", () => {
     assert.equal(await host.links.get("none"), undefined);
   });
 
+  it("answers each of many requests that come at once", async () => {
+    const names = Array.from({ length: 50 }, (_, number) => `br${number % 40}`);
+    const ends = await Promise.allSettled(
+      names.map((name) => host.links.add({ name, kind: "bridge", group: 5 })),
+    );
+    assert.deepEqual(
+      ends.map((end) => (end.status === "rejected" ? (end.reason as KernelError).errno : "")),
+      names.map((_, number) => (number < 40 ? "" : "EEXIST")),
+    );
+    const asked = await Promise.all([...names, "none"].map((name) => host.links.get(name)));
+    assert.deepEqual(
+      asked.map((link) => link?.name),
+      [...names, undefined],
+    );
+  });
+
+  it("does other things while the kernel waits", async () => {
+    const names = Array.from({ length: 10 }, (_, number) => `br${number}`);
+    for (const name of names) await host.links.add({ name, kind: "bridge", group: 5 });
+    let ticks = 0;
+    const clock = setInterval(() => (ticks += 1), 1);
+    try {
+      // Some 30 ms each, all of it within the call that asks.
+      for (const name of names) await host.links.delete(name);
+    } finally {
+      clearInterval(clock);
+    }
+    assert.ok(ticks > 3 * names.length, `${ticks} ticks of a millisecond`);
+  });
+
   it("makes links that iproute2 sees as asked for, or not at all", async () => {
     const bridge = {
       name: "br0",

@@ -4,6 +4,8 @@ import {
   attributes,
   bytes,
   nest,
+  netlinkMessage,
+  netlinkMessages,
   readText,
   readU32,
   text,
@@ -19,6 +21,19 @@ describe("netlink message", () => {
     assert.equal(u32(4, 1500).toString("hex"), "08000400dc050000");
     assert.equal(u8(8, 1).toString("hex"), "0500080001000000");
     assert.equal(nest(18, u8(1, 2)).toString("hex"), "0c001280" + "0500010002000000");
+  });
+
+  it("writes a request with its head, and reads what comes in one datagram", () => {
+    // struct nlmsghdr: length 21, type 18, flags 5, sequence 7, port 0; padded to 4 (netlink(7)).
+    const request = netlinkMessage(18, 5, 7, Buffer.from("abcde"));
+    assert.equal(request.toString("hex"), "15000000120005000700000000000000" + "6162636465000000");
+    const other = netlinkMessage(2, 0, 8, Buffer.alloc(4));
+    assert.deepEqual(netlinkMessages(Buffer.concat([request, other])), [
+      { type: 18, sequence: 7, data: Buffer.from("abcde") },
+      { type: 2, sequence: 8, data: Buffer.alloc(4) },
+    ]);
+    for (const broken of [request.subarray(0, 15), Buffer.alloc(40)])
+      assert.deepEqual(netlinkMessages(broken), []);
   });
 
   it("reads back what it has written", () => {

@@ -1,0 +1,176 @@
+import koffi from "koffi";
+import type { Protocol } from "netlink";
+import { getSystemErrorName } from "node:util";
+import { KernelError } from "../errors.ts";
+import { type NetlinkMessage, netlinkMessage, netlinkMessages } from "./netlink-message.ts";
+
+/** Flags of a request that makes something which must not be there yet. */
+export const CREATE_EXCLUSIVE = 0x600;
+/** Flags of a request that makes something, in place of what may be there. */
+export const CREATE_OR_REPLACE = 0x500;
+const NLM_F_REQUEST = 1;
+const NLM_F_ACK = 4;
+/** Everything of a kind. */
+const NLM_F_DUMP = 0x300;
+const NLMSG_ERROR = 2;
+const NLMSG_DONE = 3;
+const AF_NETLINK = 16;
+const SOCK_RAW_CLOEXEC = 0x80003;
+const MSG_DONTWAIT = 0x40;
+/** What the kernel's networking answers and Node has no name for (asm-generic/errno.h). */
+const STRANGE_ERRNOS: Readonly<Record<number, string>> = { 54: "EXFULL", 76: "ENOTUNIQ", 117: "EUCLEAN" };
+
+/**
+ * Requests that go to the kernel in one message. Each answer takes some 5 kB of the socket's buffer, and what does not
+ * fit is lost; and whoever is first waits for the last.
+ */
+const TOGETHER = 16;
+/** Bytes that hold any answer, and any piece of a dump (netlink_dump, net/netlink/af_netlink.c). */
+const ANSWER_SIZE = 32 << 10;
+
+const libc = koffi.load("libc.so.6");
+const socket = libc.func("int socket(int, int, int)");
+const send = libc.func("int64 send(int, const void *, uint64, int)");
+const receive = libc.func("int64 recv(int, _Out_ uint8_t *, uint64, int)");
+const close = libc.func("int close(int)");
+
+/** What somebody waits for. */
+interface Request {
+  /** What it amounts to in a tool's words, for the error's text. */
+  readonly command: string;
+  readonly type: number;
+  readonly flags: number;
+  readonly payload: Buffer;
+  readonly answers: NetlinkMessage[];
+  readonly resolve: (answers: NetlinkMessage[]) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/**
+ * A netlink socket for requests. The kernel does what it is asked for within the call that sends, and there it waits for
+ * whoever else changes links (the engine, 15 ms for each that it moves to a sandbox). So requests are sent on
+ * a thread of the pool, one message at a time; those that come meanwhile go together in the next.
+ */
+export class NetlinkSocket {
+  readonly #fd: number;
+  readonly #waiting: Request[] = [];
+  readonly #buffer = Buffer.alloc(ANSWER_SIZE);
+  #sequence = 0;
+  #working = false;
+  #closed = false;
+
+  constructor(protocol: Protocol) {
+    this.#fd = socket(AF_NETLINK, SOCK_RAW_CLOEXEC, protocol) as number;
+    if (this.#fd < 0) throw new KernelError("socket AF_NETLINK", getSystemErrorName(-koffi.errno()));
+  }
+
+  /**
+   * Sends one request and waits for its answer.
+   *
+   * @param command what it amounts to in iproute2's words, for the error's text
+   * @returns none where the kernel only acknowledged
+   * @throws {KernelError} with the errno's name
+   */
+  request(command: string, type: number, flags: number, payload: Buffer): Promise<NetlinkMessage[]> {
+    return new Promise((resolve, reject) => {
+      const all = flags | NLM_F_REQUEST | NLM_F_ACK;
+      this.#waiting.push({ command, type, flags: all, payload, answers: [], resolve, reject });
+      if (!this.#working) void this.#work();
+    });
+  }
+
+  /** Asks for everything of a kind. */
+  dump(command: string, type: number, payload: Buffer): Promise<NetlinkMessage[]> {
+    return this.request(command, type, NLM_F_DUMP, payload);
+  }
+
+  /** Closes it once what was asked for has been answered. */
+  close(): void {
+    this.#closed = true;
+    if (!this.#working) close(this.#fd);
+  }
+
+  async #work(): Promise<void> {
+    this.#working = true;
+    while (this.#waiting.length > 0) {
+      const batch = this.#batch();
+      try {
+        await this.#exchange(batch);
+      } catch (error) {
+        for (const { reject } of batch) reject(error);
+      }
+    }
+    this.#working = false;
+    if (this.#closed) close(this.#fd);
+  }
+
+  /** What goes next: a dump by itself, since the kernel makes its answer while that is read. */
+  #batch(): Request[] {
+    const first = this.#waiting.findIndex(isDump);
+    const size = first < 0 ? TOGETHER : Math.min(first || 1, TOGETHER);
+    return this.#waiting.splice(0, size);
+  }
+
+  async #exchange(batch: readonly Request[]): Promise<void> {
+    const open = new Map(batch.map((request) => [this.#nextSequence(), request]));
+    const messages = [...open].map(([sequence, { type, flags, payload }]) =>
+      netlinkMessage(type, flags, sequence, payload),
+    );
+    const datagram = Buffer.concat(messages);
+    await onThread((done) => {
+      send.async(this.#fd, datagram, datagram.length, 0, done);
+    });
+    const isDumped = batch.some(isDump);
+    while (open.size > 0)
+      for (const message of isDumped ? await this.#received() : this.#queued()) {
+        const request = open.get(message.sequence);
+        if (message.type !== NLMSG_ERROR && message.type !== NLMSG_DONE) request?.answers.push(message);
+        else if (request && open.delete(message.sequence)) settle(request, message);
+      }
+  }
+
+  #nextSequence(): number {
+    this.#sequence = (this.#sequence + 1) >>> 0;
+    return this.#sequence;
+  }
+
+  /** What is there to be read: the answers, by the time that the kernel has taken requests. */
+  #queued(): NetlinkMessage[] {
+    const size = receive(this.#fd, this.#buffer, ANSWER_SIZE, MSG_DONTWAIT) as number;
+    if (size < 0) throw new KernelError("recv AF_NETLINK", getSystemErrorName(-koffi.errno()));
+    return this.#messages(size);
+  }
+
+  /** The next piece of a dump, which the kernel makes when it is read. */
+  async #received(): Promise<NetlinkMessage[]> {
+    const size = await onThread((done) => {
+      receive.async(this.#fd, this.#buffer, ANSWER_SIZE, 0, done);
+    });
+    return this.#messages(size);
+  }
+
+  #messages(size: number): NetlinkMessage[] {
+    return netlinkMessages(Buffer.from(this.#buffer.subarray(0, size)));
+  }
+}
+
+function isDump({ flags }: Request): boolean {
+  return (flags & NLM_F_DUMP) === NLM_F_DUMP;
+}
+
+/** Its last message, of either type, begins with the negative errno. */
+function settle({ command, answers, resolve, reject }: Request, { data }: NetlinkMessage): void {
+  const errno = data.readInt32LE(0);
+  if (errno === 0) resolve(answers);
+  else reject(new KernelError(command, STRANGE_ERRNOS[-errno] ?? getSystemErrorName(errno)));
+}
+
+/** Has libc called on a thread of the pool. */
+async function onThread(call: (done: (error: unknown, size: number) => void) => void): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    call((error, size) => {
+      if (error || size < 0) reject(new KernelError("AF_NETLINK", "", "failed", { cause: error }));
+      else resolve(size);
+    });
+  });
+}
