@@ -112,7 +112,7 @@ describe("a daemon that is killed", () => {
     await setSysctl("net/ipv4/ip_forward", "1");
     await setSysctl("net/ipv6/conf/all/forwarding", "1");
     directory = mkdtempSync(join(tmpdir(), "tsnet-crash-"));
-    program = compile(join(directory, "build"));
+    program = compile(directory);
     process.env[SANDBOX_VARIABLE] = join(directory, "sandbox");
     spare = start();
   });
