@@ -64,6 +64,8 @@ const WIDE = { 4: 15, 6: 47 } as const;
 
 /** RFC 894. */
 const ETHERNET_MTU = 1500;
+/** Bytes of a packet that nearly every link takes (GSO_LEGACY_MAX_SIZE, linux/netdevice.h). */
+const USUAL_PACKETS = 65_536;
 
 type BridgeNet = Network<BridgeOptions, Found>;
 
@@ -292,9 +294,9 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
  * as fast. So they are large where nothing leaves, or where the user says so.
  */
 function containerPackets({ internal, options, found }: BridgeNet): { containerPackets?: number } {
-  return internal || options.big_tcp || found.uplinkPackets === 0
-    ? {}
-    : { containerPackets: found.uplinkPackets };
+  if (internal || options.big_tcp) return {};
+  // A host without a default route still reaches others, and may have one later.
+  return { containerPackets: found.uplinkPackets || USUAL_PACKETS };
 }
 
 /** Whether a subnet would take something from a route that it is in; of a wide one it is an exception, as of the default. */

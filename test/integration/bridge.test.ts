@@ -139,7 +139,8 @@ describe("bridge backend on the kernel", () => {
         assert.equal(near.linkinfo?.info_slave_data?.isolated, kind === "icc=false");
         assert.equal(far.address, mac);
         assert.deepEqual([near.mtu, far.mtu], Array(2).fill((await ipLink(bridge))?.mtu));
-        assert.equal(far.gso_max_size, near.gso_max_size);
+        // There is no default route here, so nothing is known of a way out.
+        assert.equal(far.gso_max_size, network.internal ? near.gso_max_size : 65_536);
         assert.deepEqual(await ipAddresses(HOST_END), []);
       });
 
