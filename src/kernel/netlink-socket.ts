@@ -106,9 +106,9 @@ export class NetlinkSocket {
 
   /** What goes next: a dump by itself, since the kernel makes its answer while that is read. */
   #batch(): Request[] {
-    const first = this.#waiting.findIndex(isDump);
-    const size = first < 0 ? TOGETHER : Math.min(first || 1, TOGETHER);
-    return this.#waiting.splice(0, size);
+    const next = this.#waiting.slice(0, TOGETHER);
+    const dump = next.findIndex(isDump);
+    return this.#waiting.splice(0, dump < 0 ? next.length : dump || 1);
   }
 
   async #exchange(batch: readonly Request[]): Promise<void> {
