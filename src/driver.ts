@@ -276,6 +276,11 @@ export class Driver {
     return await this.#backend(network).trouble?.(network);
   }
 
+  /** Whether an operation on that network is under way. */
+  isBusy(network: string): boolean {
+    return this.#lock.isHeld(network);
+  }
+
   /** Runs something while no operation on that network is under way. */
   async exclusively<T>(network: string, fn: () => Promise<T>): Promise<T> {
     return await this.#lock.run(network, fn);

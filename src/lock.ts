@@ -34,6 +34,11 @@ export class KeyedLock {
     });
   }
 
+  /** Whether an operation under that key is under way or waits. */
+  isHeld(key: string): boolean {
+    return this.#queues.has(key);
+  }
+
   async #queued<T>(key: string, run: (queue: Queue) => Promise<T>): Promise<T> {
     const queue = this.#queues.get(key) ?? { whole: Promise.resolve(), parts: new Map(), length: 0 };
     this.#queues.set(key, queue);

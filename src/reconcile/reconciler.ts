@@ -21,6 +21,8 @@ import type { State } from "../store/state.ts";
 const INTERVAL_MS = 60_000;
 /** Milliseconds to wait after a change before looking: changes come in bursts, and most are tsnet's own. */
 const LINK_SETTLE_MS = 100;
+/** The same where the network is just being changed: a look would keep it from containers that start with this one. */
+const BUSY_SETTLE_MS = 500;
 /** Milliseconds in which the engine has set up a link that it has taken into a sandbox. */
 const MOVED_MS = 1000;
 
@@ -290,11 +292,20 @@ export class Reconciler {
     }
     if (owner) {
       // The parent may have come since it was made.
-      const afterMs = gone && isContainerEnd(link.name) ? MOVED_MS : LINK_SETTLE_MS;
+      const afterMs = gone && isContainerEnd(link.name) ? MOVED_MS : this.#settleMs(owner);
       this.#schedule.soon(`${owner.kind} ${owner.id}`, afterMs, () => this.#ownedLink(owner));
     }
     if (!owner && link.kind === "bridge")
       this.#schedule.soon("bridges", LINK_SETTLE_MS, () => this.#bridges());
+  }
+
+  #settleMs(owner: LinkOwner): number {
+    const network = this.#networkOf(owner);
+    return network && this.#driver.isBusy(network) ? BUSY_SETTLE_MS : LINK_SETTLE_MS;
+  }
+
+  #networkOf({ kind, id }: LinkOwner): string | undefined {
+    return kind === "endpoint" ? this.#state.networkOf(id) : id;
   }
 
   /** A bridge that goes lets go of its ports first, and they cannot be repaired before it. */
@@ -307,8 +318,9 @@ export class Reconciler {
     });
   }
 
-  async #ownedLink({ kind, id }: LinkOwner): Promise<void> {
-    const network = kind === "endpoint" ? this.#state.networkOf(id) : id;
+  async #ownedLink(owner: LinkOwner): Promise<void> {
+    const { kind, id } = owner;
+    const network = this.#networkOf(owner);
     if (!network) return;
     if (kind === "endpoint") await this.#endpoint(network, id);
     // With it went what led to each endpoint, and nobody announces that.

@@ -22,6 +22,7 @@ describe("KeyedLock", () => {
               "too early",
             );
             await scheduler.schedule(Promise.resolve(), String(index));
+            assert.ok(lock.isHeld(key));
             ended.add(index);
             if (fails) throw new Error(`no ${String(index)}`);
             return index;
@@ -30,6 +31,7 @@ describe("KeyedLock", () => {
         });
         const settled = Promise.allSettled(ends);
         await scheduler.waitFor(settled);
+        assert.deepEqual([lock.isHeld("a"), lock.isHeld("b")], [false, false]);
         for (const [index, result] of (await settled).entries())
           assert.equal(
             result.status === "fulfilled" ? result.value : (result.reason as Error).message,
