@@ -1,7 +1,5 @@
-import koffi from "koffi";
-import { getSystemErrorName } from "node:util";
-import { KernelError } from "../errors.ts";
 import { ipBytes, parseIp } from "../ip.ts";
+import { close, failure, libc, socket } from "./libc.ts";
 import { inNetns } from "./netns.ts";
 
 const AF_PACKET = 17;
@@ -17,10 +15,7 @@ const NEIGHBOUR_ADVERTISEMENT = 136;
 const OVERRIDE = 0x20;
 const TARGET_LINK_ADDRESS = 2;
 
-const libc = koffi.load("libc.so.6");
-const socket = libc.func("int socket(int, int, int)");
 const sendTo = libc.func("int64 sendto(int, const void *, uint64, int, const void *, uint32)");
-const close = libc.func("int close(int)");
 
 /**
  * Tells everybody on a link's wire that it has these addresses, so that switches and neighbours forget who had
@@ -37,8 +32,8 @@ export function announce(
   addresses: readonly string[],
 ): void {
   // Protocol 0: it receives nothing.
-  const fd = inNetns(netns, () => socket(AF_PACKET, SOCK_DGRAM_CLOEXEC, 0) as number);
-  if (fd < 0) throw new KernelError("socket AF_PACKET", getSystemErrorName(-koffi.errno()));
+  const fd = inNetns(netns, () => socket(AF_PACKET, SOCK_DGRAM_CLOEXEC, 0));
+  if (fd < 0) throw failure("socket AF_PACKET");
   try {
     for (const address of addresses) {
       const { family } = parseIp(address);
@@ -46,7 +41,7 @@ export function announce(
         family === 4 ? arpAnnouncement(link.mac, address) : neighbourAdvertisement(link.mac, address);
       const to = sockaddr(link.index, ETH_P[family], family === 4 ? BROADCAST : ALL_NODES_MAC);
       if ((sendTo(fd, packet, packet.length, 0, to, to.length) as number) < 0)
-        throw new KernelError(`announce ${address}`, getSystemErrorName(-koffi.errno()));
+        throw failure(`announce ${address}`);
     }
   } finally {
     close(fd);

@@ -1,7 +1,5 @@
-import koffi from "koffi";
-import { getSystemErrorName } from "node:util";
-import { KernelError } from "../errors.ts";
 import { type Family, bracketed, ipBytes, parseIp } from "../ip.ts";
+import { close, failure, libc, socket } from "./libc.ts";
 import { receiveOnlyFrom } from "./socket-filter.ts";
 import { setOption } from "./socket-option.ts";
 
@@ -18,12 +16,9 @@ const AF = { 4: 2, 6: 10 } as const;
 const SOCKET = { tcp: [1, 6], udp: [2, 17], sctp: [1, 132] } as const;
 const SOCK_CLOEXEC = 0x80000;
 
-const libc = koffi.load("libc.so.6");
-const socket = libc.func("int socket(int, int, int)");
 const bind = libc.func("int bind(int, const void *, uint32)");
 const listen = libc.func("int listen(int, int)");
 const getsockname = libc.func("int getsockname(int, _Out_ uint8_t *, _Inout_ uint32 *)");
-const close = libc.func("int close(int)");
 
 /**
  * A socket that has the port, and receives nothing until it is told from whom (see socket-filter.ts).
@@ -36,7 +31,7 @@ export function boundSocket(wanted: HostPort, shared = false): number | undefine
   const { protocol, address, port } = wanted;
   const { family } = parseIp(address);
   const [type, number] = SOCKET[protocol];
-  const fd = socket(AF[family], type | SOCK_CLOEXEC, number) as number;
+  const fd = socket(AF[family], type | SOCK_CLOEXEC, number);
   if (fd < 0) {
     if (protocol === "sctp") return undefined;
     throw failure(`socket ${protocol}`);
@@ -63,11 +58,6 @@ export function portOf(fd: number): number {
   return address.readUInt16BE(2);
 }
 
-/** Closes a descriptor. */
-export function closeSocket(fd: number): void {
-  close(fd);
-}
-
 /** struct sockaddr_in or sockaddr_in6 (ip(7), ipv6(7)). */
 function socketAddress({ address, port }: HostPort, family: Family): Buffer {
   const out = Buffer.alloc(family === 4 ? 16 : 28);
@@ -75,8 +65,4 @@ function socketAddress({ address, port }: HostPort, family: Family): Buffer {
   out.writeUInt16BE(port, 2);
   ipBytes(address).copy(out, family === 4 ? 4 : 8);
   return out;
-}
-
-function failure(call: string): KernelError {
-  return new KernelError(call, getSystemErrorName(-koffi.errno()));
 }

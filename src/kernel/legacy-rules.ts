@@ -1,5 +1,5 @@
-import koffi from "koffi";
 import { readFileSync } from "node:fs";
+import { close, libc, socket } from "./libc.ts";
 
 /** Milliseconds between two looks; a look is a few system calls. */
 const INTERVAL_MS = 250;
@@ -22,11 +22,8 @@ const FAMILIES = [
  * @returns stops it
  */
 export function watchLegacyRules(onChange: () => void): () => void {
-  const libc = koffi.load("libc.so.6");
-  const socket = libc.func("int socket(int, int, int)");
   const getOption = libc.func("int getsockopt(int, int, int, _Inout_ uint8_t *, _Inout_ uint32 *)");
-  const close = libc.func("int close(int)");
-  const sockets = FAMILIES.map(({ domain }) => socket(domain, SOCK_RAW_CLOEXEC, IPPROTO_RAW) as number);
+  const sockets = FAMILIES.map(({ domain }) => socket(domain, SOCK_RAW_CLOEXEC, IPPROTO_RAW));
 
   const look = () =>
     FAMILIES.flatMap(({ level, option, names }, family) =>

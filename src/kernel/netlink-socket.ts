@@ -1,7 +1,7 @@
-import koffi from "koffi";
 import type { Protocol } from "netlink";
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../errors.ts";
+import { close, failure, libc, socket } from "./libc.ts";
 import { type NetlinkMessage, netlinkMessage, netlinkMessages } from "./netlink-message.ts";
 
 /** Flags of a request that makes something which must not be there yet. */
@@ -28,11 +28,8 @@ const TOGETHER = 16;
 /** Bytes that hold any answer, and any piece of a dump (netlink_dump, net/netlink/af_netlink.c). */
 const ANSWER_SIZE = 32 << 10;
 
-const libc = koffi.load("libc.so.6");
-const socket = libc.func("int socket(int, int, int)");
 const send = libc.func("int64 send(int, const void *, uint64, int)");
 const receive = libc.func("int64 recv(int, _Out_ uint8_t *, uint64, int)");
-const close = libc.func("int close(int)");
 
 /** What somebody waits for. */
 interface Request {
@@ -60,8 +57,8 @@ export class NetlinkSocket {
   #closed = false;
 
   constructor(protocol: Protocol) {
-    this.#fd = socket(AF_NETLINK, SOCK_RAW_CLOEXEC, protocol) as number;
-    if (this.#fd < 0) throw new KernelError("socket AF_NETLINK", getSystemErrorName(-koffi.errno()));
+    this.#fd = socket(AF_NETLINK, SOCK_RAW_CLOEXEC, protocol);
+    if (this.#fd < 0) throw failure("socket AF_NETLINK");
   }
 
   /**
@@ -137,7 +134,7 @@ export class NetlinkSocket {
   /** What is there to be read: the answers, by the time that the kernel has taken requests. */
   #queued(): NetlinkMessage[] {
     const size = receive(this.#fd, this.#buffer, ANSWER_SIZE, MSG_DONTWAIT) as number;
-    if (size < 0) throw new KernelError("recv AF_NETLINK", getSystemErrorName(-koffi.errno()));
+    if (size < 0) throw failure("recv AF_NETLINK");
     return this.#messages(size);
   }
 

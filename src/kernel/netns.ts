@@ -1,12 +1,10 @@
-import koffi from "koffi";
 import { openSync, readlinkSync } from "node:fs";
-import { getSystemErrorName } from "node:util";
-import { KernelError } from "../errors.ts";
+import { failure, libc } from "./libc.ts";
 import { processIds } from "./processes.ts";
 
 const CLONE_NEWNET = 0x4000_0000;
 
-const setns = koffi.load("libc.so.6").func("int setns(int, int)");
+const setns = libc.func("int setns(int, int)");
 /** The namespace that the daemon was started in, held open. */
 export const home = openSync("/proc/self/ns/net", "r");
 
@@ -19,7 +17,7 @@ export const home = openSync("/proc/self/ns/net", "r");
  * @throws {KernelError} EINVAL, if the descriptor is of something else
  */
 export function inNetns<T>(netns: number, fn: () => T): T {
-  if (setns(netns, CLONE_NEWNET) !== 0) throw new KernelError("setns", getSystemErrorName(-koffi.errno()));
+  if (setns(netns, CLONE_NEWNET) !== 0) throw failure("setns");
   try {
     return fn();
   } finally {

@@ -1,8 +1,6 @@
-import koffi from "koffi";
 import { type Server, type Socket, connect, createServer } from "node:net";
-import { getSystemErrorName } from "node:util";
-import { KernelError } from "../errors.ts";
 import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
+import { failure, libc } from "./libc.ts";
 import { receiveOnlyFrom } from "./socket-filter.ts";
 import { type Carried, UdpRelay } from "./udp-relay.ts";
 
@@ -32,8 +30,7 @@ const F_DUPFD_CLOEXEC = 1030;
  *                    not even itself.
  */
 export class Relay {
-  readonly #libc = koffi.load("libc.so.6");
-  readonly #control = this.#libc.func("int fcntl(int, int, ...)");
+  readonly #control = libc.func("int fcntl(int, int, ...)");
   readonly #running = new Map<string, () => void>();
 
   /**
@@ -49,7 +46,7 @@ export class Relay {
     receiveOnlyFrom(fd, relayed.family, relayed.clients);
     // Not dup(2): the programs that the daemon starts must not get it.
     const own = this.#control(fd, F_DUPFD_CLOEXEC, "int", 0) as number;
-    if (own < 0) throw new KernelError("fcntl F_DUPFD_CLOEXEC", getSystemErrorName(-koffi.errno()));
+    if (own < 0) throw failure("fcntl F_DUPFD_CLOEXEC");
     this.#running.set(
       key,
       relayed.protocol === "tcp" ? relayTcp(own, relayed.target) : relayUdp(own, relayed),

@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { ConflictError, isErrno } from "../errors.ts";
 import { bracketed, isUnspecified, parseIp } from "../ip.ts";
-import { type HostPort, boundSocket, closeSocket, portOf } from "./bound-socket.ts";
+import { type HostPort, boundSocket, portOf } from "./bound-socket.ts";
+import { close } from "./libc.ts";
 import { portOwner } from "./socket-owner.ts";
 
 /** Stands for the socket where the kernel has none of that protocol. */
@@ -67,13 +68,13 @@ export class Reservations {
   release(owner: string, port: HostPort): void {
     const held = this.#held.get(keyOf(port));
     if (held?.owner !== owner) return;
-    if (held.fd !== NO_SOCKET) closeSocket(held.fd);
+    if (held.fd !== NO_SOCKET) close(held.fd);
     this.#held.delete(keyOf(port));
   }
 
   /** Gives every port back. */
   close(): void {
-    for (const { fd } of this.#held.values()) if (fd !== NO_SOCKET) closeSocket(fd);
+    for (const { fd } of this.#held.values()) if (fd !== NO_SOCKET) close(fd);
     this.#held.clear();
   }
 

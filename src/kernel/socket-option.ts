@@ -1,6 +1,5 @@
 import koffi from "koffi";
-import { getSystemErrorName } from "node:util";
-import { KernelError } from "../errors.ts";
+import { failure, libc } from "./libc.ts";
 
 /** Level and number of options whose value is a number (socket(7), ipv6(7), netlink(7)). */
 const OPTIONS = {
@@ -20,7 +19,6 @@ const Program = koffi.struct({ length: "uint16", filter: "void *" });
 /** Bytes of struct sock_filter. */
 const INSTRUCTION = 8;
 
-const libc = koffi.load("libc.so.6");
 const setsockopt = libc.func("int setsockopt(int, int, int, const void *, uint32)");
 const getsockopt = libc.func("int getsockopt(int, int, int, _Out_ uint8_t *, _Inout_ uint32 *)");
 
@@ -56,8 +54,4 @@ export function droppedBy(fd: number): number {
   const buffer = Buffer.alloc(4 * SK_MEMINFO_VARS);
   if (getsockopt(fd, ...SO_MEMINFO, buffer, [buffer.length]) !== 0) throw failure("getsockopt SO_MEMINFO");
   return buffer.readUInt32LE(4 * SK_MEMINFO_DROPS);
-}
-
-function failure(call: string): KernelError {
-  return new KernelError(call, getSystemErrorName(-koffi.errno()));
 }
