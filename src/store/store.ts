@@ -9,7 +9,8 @@ import { mustHaveSpace, storeError } from "./trouble.ts";
  *
  *   run-BOOT.mdb   every record. A write is one transaction that is not flushed to the disk: 0.1 ms instead of 0.7 ms.
  *                  It survives the process, killed at any instant; but not the machine, hence the boot's id in its name.
- *   tsnet.mdb      what must survive the machine, the networks: here a write is on the disk when it is done.
+ *   tsnet.mdb      what must survive the machine, the networks: here a write is on the disk when it is done. What is
+ *                  deleted may come back with the machine, and then goes like all that the engine does not know.
  *
  * Everything is read and checked before LMDB is let near it (see lmdb-file.ts), and written through LMDB's synchronous
  * calls only: its asynchronous ones end the process when the disk is full.
@@ -20,6 +21,8 @@ export class Store {
   readonly #live: OpenStoreFile;
   /** Those that last. */
   readonly #saved: OpenStoreFile;
+  /** Keys of what is deleted, but still saved. */
+  readonly #stillSaved = new Set<string>();
 
   /**
    * Opens or makes the store.
@@ -47,31 +50,50 @@ export class Store {
     return [...range].map(({ key, value }) => ({ key, value: unseal(key, value) }));
   }
 
-  /** Writes one value. It survives the daemon, killed at any instant, and if it lasts, the machine. */
+  /**
+   * Writes one value. It survives the daemon, killed at any instant, and if it lasts, the machine. If it is only saved, the
+   * next start makes what is saved like the rest.
+   */
   async put(key: string, value: unknown): Promise<void> {
     this.#write(`write ${key}`, () => {
       mustHaveSpace(this.#directory);
       const sealed = seal(key, value);
-      for (const { records } of this.#files(key)) records.putSync(key, sealed);
+      if (isLasting(key)) this.#saved.records.putSync(key, sealed);
+      this.#live.records.putSync(key, sealed);
+      this.#stillSaved.delete(key);
     });
   }
 
-  /** Deletes one value; being gone already is success. */
+  /** Deletes one value; being gone already is success. Who asked for it need not wait until it is saved. */
   async delete(key: string): Promise<void> {
     this.#write(`delete ${key}`, () => {
-      for (const { records } of this.#files(key)) records.removeSync(key);
+      this.#live.records.removeSync(key);
+    });
+    if (!isLasting(key)) return;
+    this.#stillSaved.add(key);
+    setImmediate(() => {
+      this.#save();
     });
   }
 
   /** Closes the files. */
   async close(): Promise<void> {
+    this.#save();
+    this.#stillSaved.clear();
     await this.#live.root.close();
     await this.#saved.root.close();
   }
 
-  /** Where a record is. If only the first of two is written, the next start makes it like the other. */
-  #files(key: string): readonly OpenStoreFile[] {
-    return isLasting(key) ? [this.#saved, this.#live] : [this.#live];
+  /** Deletes where it lasts what is deleted. */
+  #save(): void {
+    try {
+      for (const key of this.#stillSaved) {
+        this.#saved.records.removeSync(key);
+        this.#stillSaved.delete(key);
+      }
+    } catch {
+      // It is tried again with the next one, and the next start makes this file like the other.
+    }
   }
 
   #write(what: string, fn: () => void): void {

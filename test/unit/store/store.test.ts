@@ -10,6 +10,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { gunzipSync } from "node:zlib";
 import { open } from "lmdb";
 import { problems } from "../../../src/store/audit.ts";
@@ -89,6 +90,21 @@ describe("Store", () => {
         readdirSync(dir).filter((name) => name.includes(SUNDAY)),
         [],
       );
+    });
+
+    it("has a network that was deleted and made again at once", async () => {
+      await store.put("network/a", 1);
+      await store.delete("network/a");
+      await store.put("network/a", 2);
+      await setImmediate();
+      assert.deepEqual(readStore(dir, MONDAY)?.records, new Map([["network/a", 2]]));
+    });
+
+    it("no longer has one that was deleted a moment before", async () => {
+      await store.put("network/a", 1);
+      await store.delete("network/a");
+      await setImmediate();
+      assert.equal(readStore(dir, MONDAY)?.records.size, 0);
     });
 
     it("has what a daemon had written that was killed before it was saved, and started once more", async () => {
