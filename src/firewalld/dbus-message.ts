@@ -71,7 +71,11 @@ export function messageLength(buffer: Buffer): number | undefined {
   return aligned(FIXED + reader.u32At(12), 8) + reader.u32At(4);
 }
 
-/** Reads one whole message. */
+/**
+ * Reads one whole message.
+ *
+ * @throws {RangeError} if it has a field of the head, which anybody may add, of a type that tsnet does not know
+ */
 export function decodeMessage(buffer: Buffer): BusMessage {
   const reader = new Reader(buffer);
   const fields = new Map<number, BusValue | undefined>();
@@ -83,7 +87,8 @@ export function decodeMessage(buffer: Buffer): BusMessage {
   }
   reader.position = aligned(end, 8);
   const body: BusValue[] = [];
-  for (const type of text(fields.get(FIELD.signature)).match(/a?[a-z]/g) ?? []) {
+  // A container of another kind begins with a type that is not known, and ends the reading.
+  for (const type of text(fields.get(FIELD.signature)).match(/a?./g) ?? []) {
     const value = reader.value(type);
     if (value === undefined) break;
     body.push(value);

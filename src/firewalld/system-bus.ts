@@ -16,7 +16,10 @@ const BUS = {
   interface: "org.freedesktop.DBus",
 } as const;
 
-/** A connection to the system bus (D-Bus specification). */
+/** Bytes that no message of firewalld's has. */
+const TOO_LARGE = 1 << 20;
+
+/** A connection to the system bus (D-Bus specification), on which everybody may send a signal to everybody. */
 export class SystemBus {
   readonly #socket: Socket;
   readonly #waiting = new Map<
@@ -107,8 +110,9 @@ export class SystemBus {
     if (!this.#admitted && !this.#admit()) return;
     for (;;) {
       const length = messageLength(this.#received);
+      if (length !== undefined && length > TOO_LARGE) this.#socket.destroy();
       if (length === undefined || this.#received.length < length) return;
-      const message = decodeMessage(this.#received.subarray(0, length));
+      const message = this.#received.subarray(0, length);
       this.#received = this.#received.subarray(length);
       this.#handle(message);
     }
@@ -124,7 +128,14 @@ export class SystemBus {
     return this.#admitted;
   }
 
-  #handle(message: BusMessage): void {
+  #handle(bytes: Buffer): void {
+    let message: BusMessage;
+    try {
+      message = decodeMessage(bytes);
+    } catch {
+      // What cannot be read is nothing that was asked for.
+      return;
+    }
     if (message.type === "signal") this.onSignal(message);
     const call = this.#waiting.get(message.replyTo);
     if (!call || (message.type !== "return" && message.type !== "error")) return;

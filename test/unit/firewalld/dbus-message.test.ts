@@ -55,6 +55,12 @@ describe("messages on the bus", () => {
     assert.deepEqual(decodeMessage(encodeCall(1, CALL, ["a", { b: "c" }, "d"])).body, ["a"]);
   });
 
+  it("are read up to a structure, whatever is in it", () => {
+    const call = encodeCall(1, CALL, ["a", "b", "c", "d", "e"]);
+    call.write("s(ss)", call.indexOf("sssss"));
+    assert.deepEqual(decodeMessage(call).body, ["a"]);
+  });
+
   it("are of no known length before their head is there", () => {
     assert.equal(messageLength(encodeCall(1, CALL, []).subarray(0, 15)), undefined);
   });
