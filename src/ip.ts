@@ -65,6 +65,13 @@ export function bare(cidr: string): string {
   return parseCidr(cidr).address;
 }
 
+/** Another bare address beside that of a CIDR: in the same subnet, if that has more than two. */
+export function neighbourOf(cidr: string): string {
+  const raw = Buffer.from(ipBytes(bare(cidr)));
+  raw[raw.length - 1] = (raw.at(-1) ?? 0) ^ 2;
+  return formatIp(raw);
+}
+
 /** The subnet that is a bare address alone, as a route to one host has it. */
 export function hostSubnet(address: string): string {
   return `${address}/${parseIp(address).family === 4 ? "32" : "128"}`;

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { isIp, parseIp } from "../ip.ts";
-import { flag, linkName, mtu } from "./option-types.ts";
+import { flag, linkName, mtu, ruledLinkName } from "./option-types.ts";
 
 /** A bare address in its shortest form, as rules have it. */
 const address = (family: 4 | 6) =>
@@ -45,7 +45,7 @@ export const BridgeOptions = z.object({
     description:
       "packets of up to 512 KiB between containers (always so on internal networks); faster there, slower to the outside",
   }),
-  "com.docker.network.bridge.name": linkName(15).optional().meta({
+  "com.docker.network.bridge.name": ruledLinkName.optional().meta({
     description: "name of the bridge; one that exists is used and never deleted",
     default: "ts- and 12 digits of the id",
   }),

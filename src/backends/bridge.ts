@@ -2,7 +2,7 @@ import { ConflictError, InvalidError, TakenError } from "../errors.ts";
 import { type BridgeNetwork, type GatewayMode, absentRules, bridgeRules } from "../firewall/bridge-rules.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
-import { FAMILIES, type Family, overlaps, parseCidr } from "../ip.ts";
+import { FAMILIES, type Family } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import {
   BRIDGE_PORTS,
@@ -12,7 +12,6 @@ import {
   hairpinPort,
   vethPair,
 } from "../steps/bridge.ts";
-import type { Route } from "../kernel/route.ts";
 import { isRemoved } from "../kernel/sandbox.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
 import { sysctl } from "../steps/setting.ts";
@@ -41,6 +40,7 @@ import type { Backend, GatewayNeed } from "./backend.ts";
 import { BridgeOptions, type PublishDefault } from "./bridge-options.ts";
 import { gatewaysOf } from "./gateways.ts";
 import type { Publisher, Publishing } from "./publishing.ts";
+import { mustLeaveRoutes } from "./routes.ts";
 import { Siblings } from "./siblings.ts";
 
 /** What the host was like when the network was created. */
@@ -55,12 +55,6 @@ interface Found {
   /** An adopted bridge's route_localnet. */
   readonly routeLocalnet?: string | undefined;
 }
-
-/**
- * Longest prefix of a route that may have a network's subnet within it. A VPN's routes to half of the Internet, or to all
- * private addresses, would leave no subnet to choose.
- */
-const WIDE = { 4: 15, 6: 47 } as const;
 
 /** RFC 894. */
 const ETHERNET_MTU = 1500;
@@ -107,17 +101,20 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
     // The engine may have been started after tsnet.
     await this.#firewall.mustNotMix();
     const name = bridgeOf(network);
-    const shared = others.find(
-      (other) => other.backend === "bridge" && bridgeOf(other as BridgeNet) === name,
-    );
+    const shared = others.find((other) => isOn(other, name));
     if (shared)
       throw new TakenError(shared.id, `bridge ${name} belongs to network ${shared.id}; choose another name`);
     const link = await this.#host.link(name);
+    if (link && link.name !== name)
+      throw new InvalidError(
+        `option com.docker.network.bridge.name is "${name}", but must be "${link.name}": iptables knows no altnames`,
+      );
     // A network created a second time finds the bridge it made the first time.
     const adopted = link !== undefined && link.alias !== linkAlias("network", network.id);
     if (adopted && link.kind !== "bridge")
       throw new ConflictError(`link ${name} exists and is a ${link.kind || "device"}, not a bridge`);
-    await this.#mustNotOverlapRoutes(network, link?.index, others);
+    const ownerOf = (bridge: string) => others.find((other) => isOn(other, bridge))?.id;
+    await mustLeaveRoutes(this.#host, network, link?.index, ownerOf);
     const mtu = network.options["com.docker.network.driver.mtu"];
     mustBearIpv6(network, {
       "option com.docker.network.driver.mtu is": mtu,
@@ -263,29 +260,6 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       apart: network.options["com.docker.network.bridge.enable_icc"] ? [] : bridgeAddresses(network),
     };
   }
-
-  /** The engine compares a subnet with other networks', not with the routes of the host. */
-  async #mustNotOverlapRoutes(
-    network: Network,
-    bridge: number | undefined,
-    others: readonly Network[],
-  ): Promise<void> {
-    const subnets = [...network.ipv4, ...network.ipv6]
-      .map(({ subnet }) => subnet)
-      .filter((subnet) => !isAny(subnet));
-    if (subnets.length === 0) return;
-    const routes = (await this.#host.routes()).filter(({ link }) => link !== bridge);
-    for (const subnet of subnets) {
-      const taken = routes.find((route) => overlaps(route.subnet, subnet) && isObstacle(route, subnet));
-      if (!taken) continue;
-      const link = await this.#host.links.at(taken.link);
-      const owner = others.find(
-        (other) => other.backend === "bridge" && bridgeOf(other as BridgeNet) === link?.name,
-      );
-      const message = `subnet ${subnet} overlaps the host's route to ${taken.subnet}${owner ? ` of network ${owner.id}` : ""}; choose another with --subnet`;
-      throw owner ? new TakenError(owner.id, message) : new ConflictError(message);
-    }
-  }
 }
 
 /**
@@ -299,12 +273,6 @@ function containerPackets({ internal, options, found }: BridgeNet): { containerP
   return { containerPackets: found.uplinkPackets || USUAL_PACKETS };
 }
 
-/** Whether a subnet would take something from a route that it is in; of a wide one it is an exception, as of the default. */
-function isObstacle({ subnet: destination, connected }: Route, subnet: string): boolean {
-  const { family, length } = parseCidr(destination);
-  return connected || length > WIDE[family] || length >= parseCidr(subnet).length;
-}
-
 /** Options that contradict each other. */
 function mustFit({ options, internal }: Network<BridgeOptions>): void {
   for (const family of FAMILIES) {
@@ -316,6 +284,10 @@ function mustFit({ options, internal }: Network<BridgeOptions>): void {
 
 function bridgeOf(network: { readonly id: string; readonly options: BridgeOptions }): string {
   return network.options["com.docker.network.bridge.name"] ?? bridgeName(network.id);
+}
+
+function isOn(network: Network, bridge: string): boolean {
+  return network.backend === "bridge" && bridgeOf(network as BridgeNet) === bridge;
 }
 
 function modeOf({ options }: BridgeNet, family: Family): GatewayMode {

@@ -9,10 +9,16 @@ export const flag = z
 
 /** The name of a link or the start of one (dev_valid_name, net/core/dev.c). */
 export const linkName = (longest: number) =>
-  z.string().regex(new RegExp(`^[^\\s/:.%][^\\s/:%]{0,${String(longest - 1)}}$`), {
+  z.string().refine((text) => /^[^\s/:.%][^\s/:%]*$/.test(text) && Buffer.byteLength(text) <= longest, {
     error: ({ input }) =>
       `is "${String(input)}", but must be a link name of 1 to ${String(longest)} characters`,
   });
+
+/** The name of a link that rules are about, in which whatever iptables or firewalld reads otherwise has no place. */
+export const ruledLinkName = z.string().regex(/^\w[\w.-]{0,14}$/, {
+  error: ({ input }) =>
+    `is "${String(input)}", but must be a link name of 1 to 15 letters, digits and any of _ . - behind the first`,
+});
 
 /** The largest packet of a link. */
 export const mtu = z

@@ -5,7 +5,7 @@ import { CREATE_EXCLUSIVE } from "./netlink-socket.ts";
 import { RTM, type Rtnetlink } from "./rtnetlink.ts";
 
 const AF = { 4: 2, 6: 10 } as const;
-const IFA = { ADDRESS: 1, LOCAL: 2, BROADCAST: 4, FLAGS: 8 } as const;
+const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
 /**
  * Flags of an address (linux/if_addr.h). NODAD: usable at once, since it was allocated and nobody else can have it (RFC 4862,
  * section 5.4, may be left out). NOPREFIXROUTE: one that is a whole subnet needs no route to its neighbours.
@@ -38,7 +38,7 @@ export class Addresses {
     this.#netlink = netlink;
   }
 
-  /** Puts an address on a link. Resolves to false if it was there with that prefix length. */
+  /** Puts an address on a link. Resolves to false if it was there; one of IPv6, with whatever prefix length. */
   async add(link: { index: number; name: string }, cidr: string): Promise<boolean> {
     try {
       await this.#change("add", RTM.NEWADDR, CREATE_EXCLUSIVE, link, cidr);

@@ -5,6 +5,7 @@ import type { Firewall } from "../firewall/firewall.ts";
 import type { LinkAddress } from "../kernel/address.ts";
 import type { Host } from "../kernel/host.ts";
 import { type Link, parseLink } from "../kernel/link.ts";
+import { type Route, parseRoute } from "../kernel/route.ts";
 import { SysctlWatch } from "../kernel/sysctl-watch.ts";
 import { type KernelEvent, RTM } from "../kernel/rtnetlink.ts";
 import { Limit } from "../lock.ts";
@@ -263,14 +264,25 @@ export class Reconciler {
     if (type === RTM.NEWLINK || type === RTM.DELLINK) {
       this.#onLink(parseLink(payload), type === RTM.DELLINK);
     } else if (type === RTM.DELADDR || (type === RTM.NEWADDR && this.#parents.any)) {
-      const index = payload.readUInt32LE(4);
-      this.#schedule.soon(`addresses of ${String(index)}`, LINK_SETTLE_MS, () => this.#addresses(index));
+      this.#onAddress(payload.readUInt32LE(4));
     } else if (type === 0) {
       this.#schedule.soon("everything", LINK_SETTLE_MS, () => this.#periodically());
     } else {
+      if (type === RTM.DELROUTE) this.#onLostRoute(parseRoute(payload));
       for (const { network, id } of this.#parents.cutOff(event))
         this.#schedule.soon(`endpoint ${id}`, LINK_SETTLE_MS, () => this.#endpoint(network, id));
     }
+  }
+
+  #onAddress(index: number): void {
+    this.#schedule.soon(`addresses of ${String(index)}`, LINK_SETTLE_MS, () => this.#addresses(index));
+  }
+
+  /** The route to a link's neighbours, without which its address is worth nothing. */
+  #onLostRoute({ connected, link }: Route): void {
+    if (!connected) return;
+    this.#addressesSeen.delete(link);
+    this.#onAddress(link);
   }
 
   #onLink(link: Link, gone: boolean): void {

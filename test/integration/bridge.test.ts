@@ -241,6 +241,11 @@ describe("bridge backend on the kernel", () => {
       site.driver.createNetwork(network("vpn1", 3)),
       /link vpn1 exists and is a veth, not a bridge/,
     );
+    await ip("link property add dev own-br altname the-br");
+    await assert.rejects(
+      site.driver.createNetwork(network("the-br", 3)),
+      /name is "the-br", but must be "own-br": iptables knows no altnames/,
+    );
     await site.driver.createNetwork(network("new-br", 3));
     await assert.rejects(
       site.driver.createNetwork(network("new-br", 4)),
@@ -253,6 +258,15 @@ describe("bridge backend on the kernel", () => {
       ["fulfilled", "rejected"],
     );
     assert.deepEqual(Object.keys(site.records()), [`network/${id(3)}`, `network/${id(5)}`]);
+  });
+
+  it("refuses a bridge that has the gateway's address with another prefix length, and leaves that there", async () => {
+    await ip("addr add fd01::1/128 dev own-br");
+    await assert.rejects(
+      site.driver.createNetwork(NETWORKS["on an adopted bridge"] ?? assert.fail()),
+      /own-br has fd01::1\/128, but the network needs fd01::1\/64 on it; take it off/,
+    );
+    assert.ok((await ipAddresses("own-br")).includes("fd01::1/128"));
   });
 
   it("refuses a link of its own name that it has not made, and leaves it alone", async () => {

@@ -51,6 +51,14 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
     act: () => ip(`addr del fd01::1/64 dev ${BRIDGE}`),
     drift: ["address"],
   },
+  "an IPv6 address given another prefix length": {
+    act: () => ip(`addr del fd01::1/64 dev ${BRIDGE}`, `addr add fd01::1/128 dev ${BRIDGE}`),
+    drift: ["address"],
+  },
+  "the routes to the containers deleted": {
+    act: () => ip(`route del 10.1.0.0/16 dev ${BRIDGE}`, `route del fd01::/64 dev ${BRIDGE}`),
+    drift: ["address"],
+  },
   "every address flushed": { act: () => ip(`addr flush dev ${BRIDGE}`), drift: ["address"] },
   "the bridge's MTU changed": {
     act: () => ip(`link set ${BRIDGE} mtu 1300`),

@@ -46,10 +46,12 @@ describe("BridgeOptions", () => {
       assert.equal(read(key, text), undefined, text);
   });
 
-  it("reads a link's name as the kernel takes it", () => {
+  it("reads a bridge's name as the kernel takes it, and iptables too", () => {
     const key = `${BRIDGE}.name`;
-    for (const text of ["br0", "a", "fifteen-chars-x", "br.5", "ä"]) assert.equal(read(key, text), text);
+    for (const text of ["br0", "a", "fifteen-chars-x", "br.5", "_"]) assert.equal(read(key, text), text);
     for (const text of ["", "sixteen-chars-xx", "a b", "a/b", "a:b", ".", "..", ".a", "br%d", "%"])
+      assert.equal(read(key, text), undefined, text);
+    for (const text of ["br+", "!br0", '"br0"', "br*", "-i", "ä"])
       assert.equal(read(key, text), undefined, text);
   });
 
@@ -57,6 +59,8 @@ describe("BridgeOptions", () => {
     const key = "com.docker.network.container_iface_prefix";
     assert.equal(read(key, "elevenchars"), "elevenchars");
     assert.equal(read(key, "twelve-chars"), undefined);
+    assert.equal(read(key, "fünf"), "fünf");
+    assert.equal(read(key, "elfchäracte"), undefined);
     assert.equal(read(key, ""), undefined);
   });
 
