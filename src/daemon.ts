@@ -99,8 +99,8 @@ function build(config: Config, log: Logger) {
     onMoved: announcer.moved.bind(announcer),
   };
   const reconciler = new Reconciler(driver, state, host, firewall, companions, log);
-  const compare = async () => {
-    const again = await catchUp(engine, driver, state, log);
+  const compare = async (end: AbortSignal) => {
+    const again = await catchUp(engine, driver, state, log, end);
     await firewall.forwarding.onEngine();
     return again;
   };

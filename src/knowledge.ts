@@ -6,6 +6,18 @@ export interface Knowledge {
   knowsEndpoint(network: string, endpoint: string): Promise<boolean>;
 }
 
+/**
+ * Whether something was made less than so many milliseconds before a moment, or after it. What was made while the clock was
+ * ahead is not young: it would be until the clock has come there.
+ */
+export function isYoung(
+  { createdAt }: { readonly createdAt: number },
+  ms: number,
+  moment = Date.now(),
+): boolean {
+  return createdAt <= Date.now() && moment - createdAt < ms;
+}
+
 /** Milliseconds after which the engine lists what it was told is made. */
 const LISTED_MS = 2000;
 
@@ -14,10 +26,10 @@ const LISTED_MS = 2000;
  * again. What was made a moment ago may not be on its list yet.
  */
 export async function isForgotten(
-  { createdAt }: { readonly createdAt: number },
+  made: { readonly createdAt: number },
   knows: () => Promise<boolean>,
 ): Promise<boolean> {
-  if (Date.now() - createdAt < LISTED_MS) return false;
+  if (isYoung(made, LISTED_MS)) return false;
   return await knows().then(
     (known) => !known,
     () => false,

@@ -6,7 +6,7 @@ import { withSetting } from "./setting.ts";
 import { problems } from "../store/audit.ts";
 import { lockDirectory } from "../store/directory-lock.ts";
 import { formatDump, parseDump } from "../store/dump.ts";
-import { readStore, replaceStore } from "../store/state-directory.ts";
+import { mustSurvive, readStore, replaceStore } from "../store/state-directory.ts";
 import type { StoreFile } from "../store/store-file.ts";
 
 interface Where {
@@ -19,7 +19,7 @@ export function storeCommand(): Command {
   withSetting(command.command("check"), "stateDir")
     .summary("verify every record")
     .description(
-      "Verifies the store to the last byte: the file, each record, and that they belong together. Changes nothing, and works " +
+      "Verifies the store to the last byte: its files, each record, and that they belong together. Changes nothing, and works " +
         "beside a running daemon. Exit status 1 if anything is wrong, with one line for each thing.",
     )
     .action(check);
@@ -49,6 +49,7 @@ function directory({ stateDir }: Where): string {
 function check(where: Where): void {
   const stateDir = directory(where);
   const { version, records } = mustHave(stateDir);
+  mustSurvive(stateDir);
   const wrong = problems(records);
   if (wrong.length > 0) {
     for (const problem of wrong) process.stderr.write(`tsnet: store ${stateDir}: ${problem}\n`);

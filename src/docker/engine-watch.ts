@@ -14,13 +14,17 @@ const INTERVAL_MS = 60_000;
  */
 export class EngineWatch {
   readonly #engine: Pick<Engine, "live">;
-  readonly #compare: () => Promise<number | undefined>;
+  readonly #compare: (end: AbortSignal) => Promise<number | undefined>;
   readonly #log: Logger;
   readonly #stopping = new AbortController();
   #running: Promise<void> = Promise.resolve();
 
   /** @param compare resolves to the milliseconds after which it has more to say, if that is soon */
-  constructor(engine: Pick<Engine, "live">, compare: () => Promise<number | undefined>, log: Logger) {
+  constructor(
+    engine: Pick<Engine, "live">,
+    compare: (end: AbortSignal) => Promise<number | undefined>,
+    log: Logger,
+  ) {
     this.#engine = engine;
     this.#compare = compare;
     this.#log = log;
@@ -49,7 +53,7 @@ export class EngineWatch {
     while (!end.aborted) {
       let again: number | undefined;
       try {
-        again = await this.#compare();
+        again = await this.#compare(end);
       } catch (error) {
         this.#log.info({ reason: reason(error) }, "could not compare with the engine; will try again");
         again = RETRY_MS;

@@ -9,6 +9,8 @@ import { storeError } from "./trouble.ts";
 /** Name of what survives the machine. */
 const SAVED = "tsnet.mdb";
 
+const ANEW = "restart tsnet, which writes it anew";
+
 /** The file with every record of this boot. */
 export function liveFile(directory: string, boot: string): string {
   return join(directory, `run-${boot}.mdb`);
@@ -46,6 +48,18 @@ export function readStore(directory: string, boot = currentBoot()): StoreFile | 
   }
 }
 
+/**
+ * Makes sure that what survives the machine will be read, where a daemon would find something else today.
+ *
+ * @throws {TsnetError} in one line: damaged, newer, gone
+ */
+export function mustSurvive(directory: string, boot = currentBoot()): void {
+  const live = readStoreFile(liveFile(directory, boot));
+  if (!live) return;
+  const saved = advised(() => readStoreFile(savedFile(directory)), ANEW);
+  if (!saved) throw new DamageError(`store ${savedFile(directory)} is gone; ${ANEW}`);
+}
+
 /** Puts other records in the place of all there are. No daemon may be running. */
 export function replaceStore(directory: string, records: Records, boot = currentBoot()): void {
   try {
@@ -71,7 +85,8 @@ export function prepare(directory: string, boot: string): void {
   if (!saved || isOutdated(saved) || !isDeepStrictEqual(lasting(records), lasting(saved.records)))
     writeStoreFile(savedFile(directory), lasting(records));
   for (const name of readdirSync(directory))
-    if (/^(run-.+|tsnet)\.mdb/.test(name) && name !== SAVED && !live.endsWith(name))
+    // Not a copy that somebody keeps beside it: tsnet.mdb.broken.
+    if (/^(run-[^.]+|tsnet)\.mdb(\.new)?(-lock)?$/.test(name) && name !== SAVED && !live.endsWith(name))
       discard(join(directory, name));
 }
 

@@ -6,6 +6,7 @@ import { type Contents, readLmdb } from "./lmdb-file.ts";
 import { DamageError, must } from "./lmdb-page.ts";
 import { type Records, VERSION, migrate } from "./migration.ts";
 import { seal, unseal } from "./sealed.ts";
+import { mustHaveSpace, storeError } from "./trouble.ts";
 
 /** Name of the database within the file, and key of the version beside it. */
 const RECORDS = "records";
@@ -44,20 +45,37 @@ export function readStoreFile(path: string): StoreFile | undefined {
   }
 }
 
-/** Writes a file anew, whole or not at all however the program or the machine ends. */
+/**
+ * Writes a file anew, whole or not at all however the program or the machine ends.
+ *
+ * @throws {TsnetError} in one line: read-only, no space
+ */
 export function writeStoreFile(path: string, records: Records): void {
   const draft = `${path}.new`;
   discard(draft);
-  const { root, records: database } = openStoreFile(draft);
-  root.transactionSync(() => {
-    for (const [key, value] of records) database.putSync(key, seal(key, value));
-  });
-  // It waits for nothing, since nothing is written behind the scenes.
-  void root.close();
-  flush(draft);
-  renameSync(draft, path);
-  flush(dirname(path));
-  discard(draft);
+  try {
+    writeRecords(draft, records);
+    flush(draft);
+    renameSync(draft, path);
+    flush(dirname(path));
+  } catch (cause) {
+    // While the draft is there: without it there may be room again.
+    throw storeError(`store ${dirname(path)}`, dirname(path), cause);
+  } finally {
+    discard(draft);
+  }
+}
+
+function writeRecords(path: string, records: Records): void {
+  const { root, records: database } = openStoreFile(path);
+  try {
+    root.transactionSync(() => {
+      for (const [key, value] of records) database.putSync(key, seal(key, value));
+    });
+  } finally {
+    // It waits for nothing, since nothing is written behind the scenes.
+    void root.close();
+  }
 }
 
 /**
@@ -66,6 +84,8 @@ export function writeStoreFile(path: string, records: Records): void {
  * @param flush whether a write is on the disk when it is done
  */
 export function openStoreFile(path: string, { flush = false } = {}): OpenStoreFile {
+  // LMDB's lock file is memory of this process: without room for it the process would end by a signal.
+  mustHaveSpace(dirname(path));
   // Nobody else has it open, so a daemon that was killed has left this file.
   rmSync(`${path}-lock`, { force: true });
   // Overlapping, it would be on the disk some time later.

@@ -34,8 +34,6 @@ export class Store {
     this.#directory = directory;
     try {
       mkdirSync(directory, { recursive: true, mode: 0o700 });
-      // LMDB's lock file is memory of this process: without room for it the process would end by a signal.
-      mustHaveSpace(directory);
       prepare(directory, boot);
       this.#live = openStoreFile(liveFile(directory, boot));
       this.#saved = openStoreFile(savedFile(directory), { flush: true });

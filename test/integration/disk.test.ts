@@ -1,8 +1,19 @@
 import assert from "node:assert/strict";
-import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { TsnetError, reason } from "../../src/errors.ts";
+import { readStore, replaceStore } from "../../src/store/state-directory.ts";
 import { lockDirectory } from "../../src/store/directory-lock.ts";
 import { Store } from "../../src/store/store.ts";
 import { run } from "../lab/command.ts";
@@ -122,6 +133,21 @@ describe("a state directory", () => {
     });
   });
 
+  it("without room for an import keeps what it has, and is told so in one line", () => {
+    const records = new Map([[`network/${id(1)}`, { text: "x".repeat(200_000) }]]);
+    replaceStore(disk, new Map([[`network/${id(2)}`, {}]]));
+    const before = readdirSync(disk);
+    for (const left of [0, 30_000, 150_000]) {
+      fill(left);
+      assert.throws(() => {
+        replaceStore(disk, records);
+      }, /^TsnetError: store [^\n]*: no space left on its file system; free some and try again$/);
+      empty();
+      assert.deepEqual(readdirSync(disk), before);
+      assert.deepEqual([...(readStore(disk)?.records.keys() ?? [])], [`network/${id(2)}`]);
+    }
+  });
+
   it("without room for a store is refused at the start in one line, and taken with it", async () => {
     const state = join(disk, "state");
     mkdirSync(state);
@@ -149,8 +175,8 @@ describe("a state directory", () => {
     await again.close();
   });
 
-  /** Takes all the room there is. */
-  function fill(): void {
+  /** Takes all the room there is, but for so many bytes. */
+  function fill(left = 0): void {
     const fd = openSync(join(disk, "filler"), "w");
     try {
       for (const size of [65_536, 4096, 1]) {
@@ -161,6 +187,7 @@ describe("a state directory", () => {
           assert.equal((error as NodeJS.ErrnoException).code, "ENOSPC");
         }
       }
+      ftruncateSync(fd, fstatSync(fd).size - left);
     } finally {
       closeSync(fd);
     }

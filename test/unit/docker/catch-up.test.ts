@@ -60,7 +60,7 @@ describe("catchUp", () => {
       await store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
     const state = new State(store);
     driver = new Driver(state, { bridge: new FakeBackend(world) }, ALL_KNOWN, log);
-    return (engine: Engine) => catchUp(engine, driver, state, log);
+    return (engine: Engine, end = { aborted: false }) => catchUp(engine, driver, state, log, end);
   };
   const everything = { [id(1)]: [id(17), id(18)], [id(2)]: [id(33), id(34)] };
 
@@ -117,6 +117,31 @@ describe("catchUp", () => {
     const before = [...world.things];
     for (const known of [{ [id(2)]: [id(33), id(34)] }, { ...everything, [id(2)]: [] }])
       assert.equal(await run(engineWith(known)), 20_000, "milliseconds until it looks again");
+    assert.deepEqual([...world.things], before);
+  });
+
+  it("lets be what is still being made, however long that takes", async () => {
+    const run = await started(3_600_000);
+    const before = [...world.things];
+    let resolve: () => void = () => undefined;
+    const promise = new Promise<void>((done) => (resolve = done));
+    const working = [1, 2].map((number) => driver.exclusively(id(number), () => promise));
+    assert.equal(await run(engineWith({ [id(2)]: [] })), 20_000, "milliseconds until it looks again");
+    assert.deepEqual([...world.things], before);
+    resolve();
+    await Promise.all(working);
+  });
+
+  it("deletes what was made while the clock was ahead", async () => {
+    const run = await started(-3_600_000);
+    assert.equal(await run(engineWith({})), undefined);
+    assert.deepEqual(store.list(""), []);
+  });
+
+  it("leaves the rest when nobody waits for it any more", async () => {
+    const run = await started(3_600_000);
+    const before = [...world.things];
+    await run(engineWith({}), { aborted: true });
     assert.deepEqual([...world.things], before);
   });
 

@@ -15,7 +15,7 @@ import { gunzipSync } from "node:zlib";
 import { open } from "lmdb";
 import { problems } from "../../../src/store/audit.ts";
 import { VERSION } from "../../../src/store/migration.ts";
-import { replaceStore, readStore } from "../../../src/store/state-directory.ts";
+import { mustSurvive, readStore, replaceStore } from "../../../src/store/state-directory.ts";
 import { State } from "../../../src/store/state.ts";
 import { Store } from "../../../src/store/store.ts";
 import { id } from "../../support/requests.ts";
@@ -246,6 +246,13 @@ describe("Store", () => {
       assert.deepEqual(readFileSync(file(name)), before);
     });
 
+  it("leaves alone what somebody keeps beside it", async () => {
+    const copies = ["tsnet.mdb.broken", "tsnet.mdb~", `run-${SUNDAY}.mdb.bak`, `run-${SUNDAY}.old.mdb`];
+    for (const name of copies) writeFileSync(file(name), "");
+    await reopen(MONDAY);
+    for (const name of copies) assert.ok(existsSync(file(name)), name);
+  });
+
   describe("that is damaged", () => {
     beforeEach(async () => {
       await store.put("network/a", 1);
@@ -293,6 +300,18 @@ describe("Store", () => {
       store = new Store(dir, SUNDAY);
       assert.deepEqual(keys(), ["endpoint/a/b", "network/a"]);
       assert.deepEqual(readStore(dir, MONDAY)?.records, new Map([["network/a", 1]]));
+    });
+
+    it("is told of before the machine starts anew, when only the copy is damaged or gone", () => {
+      mustSurvive(dir, SUNDAY);
+      spoil("tsnet.mdb");
+      assert.throws(() => {
+        mustSurvive(dir, SUNDAY);
+      }, /tsnet\.mdb is damaged: [^\n]+; restart tsnet, which writes it anew$/);
+      rmSync(file("tsnet.mdb"));
+      assert.throws(() => {
+        mustSurvive(dir, SUNDAY);
+      }, /tsnet\.mdb is gone; restart tsnet, which writes it anew$/);
     });
 
     it("is not mistaken when a record is put under another's key", async () => {
