@@ -14,6 +14,7 @@ import {
 } from "../steps/bridge.ts";
 import { isRemoved } from "../kernel/sandbox.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
+import { ownFlows } from "../steps/flows.ts";
 import { sysctl } from "../steps/setting.ts";
 import { leastMtu, mustBearIpv6, ruleFamilies } from "./ipv6.ts";
 import {
@@ -22,6 +23,7 @@ import {
   type Network,
   type PortBinding,
   type PublishedPort,
+  bareAddresses,
   isAny,
   pools,
 } from "../model.ts";
@@ -166,6 +168,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
 
   endpoint(network: BridgeNet, endpoint: Endpoint): Step[] {
     return [
+      ownFlows(this.#host, bareAddresses(endpoint)),
       vethPair(this.#host, {
         name: hostEnd(endpoint.id),
         peer: containerEnd(endpoint.id),

@@ -14,7 +14,7 @@ import {
   parseIp,
   subnetOf,
 } from "../ip.ts";
-import { Conntrack } from "../kernel/conntrack.ts";
+import type { ServedPort } from "../kernel/conntrack.ts";
 import type { Host } from "../kernel/host.ts";
 import { Relay } from "../kernel/relay.ts";
 import { Reservations } from "../kernel/reservations.ts";
@@ -46,20 +46,19 @@ interface Choosing extends Publishing {
 /** Published ports of bridge networks: a reservation on the host, and a translation in the kernel. */
 export class Publisher {
   readonly #firewall: Firewall;
-  readonly #conntrack: Conntrack;
+  readonly #flows: Host["flows"];
   readonly #reservations = new Reservations();
   readonly #relay = new Relay();
 
   constructor(host: Host, firewall: Firewall) {
     this.#firewall = firewall;
-    this.#conntrack = new Conntrack(host.isLocal.bind(host));
+    this.#flows = host.flows;
   }
 
   /** Gives every port back; the rules stay. */
   close(): void {
     this.#relay.close();
     this.#reservations.close();
-    this.#conntrack.close();
   }
 
   /**
@@ -96,12 +95,14 @@ export class Publisher {
     ];
   }
 
-  /** Has UDP that is under way to the endpoint's ports looked at anew, since the rules have changed. */
+  /**
+   * Has what is under way to the endpoint's ports looked at anew, since the rules have changed: UDP, and what else found a
+   * port taken but not translated yet. Who sends that has to try again, so only UDP is waited for.
+   */
   async forget(endpoint: Endpoint): Promise<void> {
-    const udp = (endpoint.ports ?? []).filter(({ protocol }) => protocol === "udp");
-    await this.#conntrack.forget(
-      udp.map((port) => port.host ?? { address: targetOf(endpoint, port), port: port.containerPort }),
-    );
+    const served = servedPorts(endpoint);
+    const others = this.#flows.forget(served.filter((port) => !isUdp(port))).catch(() => undefined);
+    if (served.some(isUdp)) await Promise.all([others, this.#flows.forget(served.filter(isUdp))]);
   }
 
   /** Every firewall rule of those steps. */
@@ -227,7 +228,7 @@ export class Publisher {
       },
       revert: async () => {
         await step.revert();
-        await this.forget(endpoint);
+        await this.#flows.forget(servedPorts(endpoint).filter(isUdp));
       },
     };
   }
@@ -274,6 +275,18 @@ function reaching(gateways: readonly string[], family: Family, host: { readonly 
   return gateways.filter(
     (gateway) => parseCidr(gateway).family === family && !contains(LOOPBACK[family], host.address),
   );
+}
+
+/** Where an endpoint's clients send to. */
+function servedPorts(endpoint: Endpoint): ServedPort[] {
+  return (endpoint.ports ?? []).map((port) => ({
+    protocol: port.protocol,
+    ...(port.host ?? { address: targetOf(endpoint, port), port: port.containerPort }),
+  }));
+}
+
+function isUdp({ protocol }: ServedPort): boolean {
+  return protocol === "udp";
 }
 
 function asError(thrown: unknown): Error {

@@ -1,6 +1,6 @@
 import { Protocol } from "netlink";
 import { isErrno } from "../errors.ts";
-import { FAMILIES, type Family, UNSPECIFIED, formatIp, parseIp } from "../ip.ts";
+import { FAMILIES, type Family, UNSPECIFIED, formatIp, ipBytes, parseIp } from "../ip.ts";
 import { type NetlinkMessage, attributes, bytes, nest, u32, u8 } from "./netlink-message.ts";
 import { NetlinkSocket } from "./netlink-socket.ts";
 import { readSysctl } from "./sysctl.ts";
@@ -8,40 +8,68 @@ import { readSysctl } from "./sysctl.ts";
 /** linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h. */
 const CT_GET = (1 << 8) | 1;
 const CT_DELETE = (1 << 8) | 2;
-const CTA = { TUPLE_ORIG: 1, ID: 12, ZONE: 18, FILTER: 25 } as const;
+const CTA = {
+  TUPLE_ORIG: 1,
+  TUPLE_REPLY: 2,
+  STATUS: 3,
+  ID: 12,
+  ZONE: 18,
+  FILTER: 25,
+  STATUS_MASK: 26,
+} as const;
 const CTA_TUPLE = { IP: 1, PROTO: 2 } as const;
-const CTA_IP_DST = { 4: 2, 6: 4 } as const;
+const CTA_IP = { 4: { SRC: 1, DST: 2 }, 6: { SRC: 3, DST: 4 } } as const;
 const CTA_PROTO = { NUM: 1, DST_PORT: 3 } as const;
 const CTA_FILTER_ORIG_FLAGS = 1;
 /** Which fields of a flow a filter compares (net/netfilter/nf_internals.h). */
 const COMPARE = { PROTO_NUM: 8, DST_PORT: 32 } as const;
-const UDP = 17;
+/** IPS_SEEN_REPLY (linux/netfilter/nf_conntrack_common.h), in network byte order as nfnetlink has all numbers. */
+const SEEN_REPLY = 2 << 24;
+const NUMBER = { tcp: 6, udp: 17, sctp: 132 } as const;
 const AF = { 4: 2, 6: 10 } as const;
 /** struct nfgenmsg: family, version, resource. */
 const HEADER = 4;
 const NOTHING = Buffer.alloc(0);
+const RAW = "latin1";
 /** Ports that are asked for one by one: each takes the kernel some 10 ms, and all of UDP may be hundreds of thousands of flows. */
 const PORTS_APART = 8;
 
-/** Where clients send UDP to. */
-export interface UdpPort {
+/** Where clients send to. */
+export interface ServedPort {
+  readonly protocol: keyof typeof NUMBER;
   /** Bare; `0.0.0.0` or `::` for every address of the host. */
   readonly address: string;
   readonly port: number;
 }
 
+/** An address as the kernel has it, a character for each byte: there may be hundreds of thousands of flows. */
+type Raw = string;
+
 /** A flow as the kernel lists it. */
 interface Flow {
-  /** Bare address that its first packet was sent to. */
-  readonly address: string;
+  readonly protocol: number;
+  /** Where its first packet was sent to. */
+  readonly address: Raw;
   readonly port: number;
+  /** Those who speak in it. */
+  readonly ends: readonly Raw[];
+  readonly answered: boolean;
   /** What tells it from all others. */
   readonly name: Buffer;
 }
 
+/** What a look at the flows of a family is for. */
+interface Unwanted {
+  readonly ports: readonly ServedPort[];
+  /** Bare. */
+  readonly ends: readonly string[];
+}
+
 /**
- * Makes the kernel forget flows, so that their next packet is looked at anew: without this a client that
- * never stops sending UDP stays with the container that had the port before.
+ * Makes the kernel forget flows, so that their next packet is looked at anew. A flow is translated as its first packet was:
+ * a client that never stops sending UDP stays with the container that had the port before; one whose first packet of TCP
+ * came when a port was taken, but not translated yet, never gets an answer however often it tries; and whoever had to
+ * do with a container speaks to the next one that has its address.
  *
  * They are listed and picked out here. The kernel itself would delete by port alone, and so the flows of everybody that
  * merely pass through the host to another machine's port: by address its filter cannot tell what is the host's, and for
@@ -51,7 +79,7 @@ export class Conntrack {
   readonly #isLocal: (address: string) => Promise<boolean>;
   readonly #socket = new NetlinkSocket(Protocol.NETFILTER);
   /** What the next look is for. One takes the kernel some 10 ms, however few flows there are, so there is one for all who wait. */
-  #next: { readonly ports: UdpPort[]; readonly done: Promise<void> } | undefined;
+  #next: { readonly ports: ServedPort[]; readonly ends: string[]; readonly done: Promise<void> } | undefined;
   #last: Promise<void> = Promise.resolve();
 
   /** @param isLocal whether a bare address is the host's own */
@@ -59,66 +87,101 @@ export class Conntrack {
     this.#isLocal = isLocal;
   }
 
-  /** Forgets the flows to these ports, whoever answers them; there being none is success. */
-  async forget(ports: readonly UdpPort[]): Promise<void> {
-    if (ports.length === 0) return;
-    this.#next ??= this.#queue();
-    this.#next.ports.push(...ports);
-    await this.#next.done;
+  /** Forgets the flows to these ports: of UDP whoever answers them, else what nobody has answered. There being none is success. */
+  async forget(ports: readonly ServedPort[]): Promise<void> {
+    if (ports.length > 0) await this.#with({ ports, ends: [] });
+  }
+
+  /** Forgets the flows from and to bare addresses, translated or not. */
+  async forgetEnds(ends: readonly string[]): Promise<void> {
+    if (ends.length > 0) await this.#with({ ports: [], ends });
+  }
+
+  /** Waits until all that was to be forgotten is. */
+  async settled(): Promise<void> {
+    await (this.#next?.done.catch(() => undefined) ?? this.#last);
   }
 
   close(): void {
     this.#socket.close();
   }
 
-  #queue(): { ports: UdpPort[]; done: Promise<void> } {
-    const ports: UdpPort[] = [];
-    const done = this.#last.then(() => {
-      this.#next = undefined;
-      return this.#forgetNow(ports);
-    });
-    this.#last = done.catch(() => undefined);
-    return { ports, done };
+  #with({ ports, ends }: Unwanted): Promise<void> {
+    this.#next ??= this.#queue();
+    this.#next.ports.push(...ports);
+    this.#next.ends.push(...ends);
+    return this.#next.done;
   }
 
-  async #forgetNow(ports: readonly UdpPort[]): Promise<void> {
+  #queue(): { ports: ServedPort[]; ends: string[]; done: Promise<void> } {
+    const unwanted = { ports: [] as ServedPort[], ends: [] as string[] };
+    const done = this.#last.then(() => {
+      this.#next = undefined;
+      return this.#forgetNow(unwanted);
+    });
+    this.#last = done.catch(() => undefined);
+    return { ...unwanted, done };
+  }
+
+  async #forgetNow({ ports, ends }: Unwanted): Promise<void> {
     for (const family of FAMILIES) {
-      const own = ports.filter(({ address }) => parseIp(address).family === family);
+      const isOf = (address: string) => parseIp(address).family === family;
+      const own = { ports: ports.filter(({ address }) => isOf(address)), ends: ends.filter(isOf) };
       // As on a host that has just started.
       const isIdle = readSysctl("net/netfilter/nf_conntrack_count") === "0";
-      if (own.length > 0 && !isIdle) await this.#forgetOf(family, own);
+      if (own.ports.length + own.ends.length > 0 && !isIdle) await this.#forgetOf(family, own);
     }
   }
 
-  async #forgetOf(family: Family, ports: readonly UdpPort[]): Promise<void> {
-    const asked = new Set(ports.map(({ address, port }) => `${parseIp(address).address} ${port}`));
-    const flows = await this.#flows(family, [...new Set(ports.map(({ port }) => port))]);
-    const isForAny = ({ port }: Flow) => asked.has(`${UNSPECIFIED[family]} ${port}`);
-    const local = await this.#localOf(flows.filter(isForAny));
-    const meant = flows.filter(
-      (flow) => asked.has(`${flow.address} ${flow.port}`) || (isForAny(flow) && local.has(flow.address)),
+  async #forgetOf(family: Family, { ports, ends }: Unwanted): Promise<void> {
+    const gone = new Set(ends.map(rawOf));
+    const asked = new Set(
+      ports.map(({ protocol, address, port }) => keyOf(NUMBER[protocol], rawOf(address), port)),
+    );
+    const any = rawOf(UNSPECIFIED[family]);
+    const isGone = (flow: Flow) => flow.ends.some((address) => gone.has(address));
+    const isStale = ({ protocol, answered }: Flow) => protocol === NUMBER.udp || !answered;
+    const isFor = (flow: Flow, address: Raw) =>
+      isStale(flow) && asked.has(keyOf(flow.protocol, address, flow.port));
+    const isForAny = (flow: Flow) => isFor(flow, any);
+    const candidates = await this.#flows(
+      gone.size > 0 ? [allOf(family)] : listsOf(family, ports),
+      (flow) => isGone(flow) || isFor(flow, flow.address) || isForAny(flow),
+    );
+    const local = await this.#localOf(candidates.filter(isForAny));
+    const meant = candidates.filter(
+      (flow) => isGone(flow) || isFor(flow, flow.address) || local.has(flow.address),
     );
     await Promise.all(
       meant.map(({ name }) => known(this.#socket.request("conntrack -D", CT_DELETE, 0, name))),
     );
   }
 
-  /** The flows of UDP to these ports; to others as well, where there are too many to ask for each. */
-  async #flows(family: Family, ports: readonly number[]): Promise<Flow[]> {
-    const lists = ports.length <= PORTS_APART ? ports.map((port) => listOf(family, port)) : [listOf(family)];
+  async #flows(lists: readonly Buffer[], isWanted: (flow: Flow) => boolean): Promise<Flow[]> {
     const flows: Flow[] = [];
-    for (const list of lists)
-      for (const answer of await known(this.#socket.dump("conntrack -L", CT_GET, list)))
-        flows.push(...flowsIn(answer));
+    const keep = ({ data }: NetlinkMessage) => {
+      const flow = parseFlow(data);
+      if (flow && isWanted(flow)) flows.push(flow);
+      return false;
+    };
+    for (const list of lists) await known(this.#socket.dump("conntrack -L", CT_GET, list, keep));
     return flows;
   }
 
   /** Those of the flows' destinations that are the host's. */
-  async #localOf(flows: readonly Flow[]): Promise<Set<string>> {
+  async #localOf(flows: readonly Flow[]): Promise<Set<Raw>> {
     const addresses = [...new Set(flows.map(({ address }) => address))];
-    const are = await Promise.all(addresses.map(this.#isLocal));
+    const are = await Promise.all(addresses.map((raw) => this.#isLocal(formatIp(Buffer.from(raw, RAW)))));
     return new Set(addresses.filter((_, index) => are[index]));
   }
+}
+
+function rawOf(address: string): Raw {
+  return ipBytes(address).toString(RAW);
+}
+
+function keyOf(protocol: number, address: Raw, port: number): string {
+  return `${String(protocol)} ${address} ${String(port)}`;
 }
 
 /** What the kernel answers; nothing where there is no such flow any more, or it does not show them. */
@@ -131,37 +194,71 @@ async function known(answers: Promise<NetlinkMessage[]>): Promise<NetlinkMessage
   }
 }
 
-/** Asks for a family's flows of UDP, to one port or to all. Before Linux 5.8 the kernel lists all there are. */
-function listOf(family: Family, port?: number): Buffer {
+/** Asks for all flows of a family. */
+function allOf(family: Family): Buffer {
+  return Buffer.from([AF[family], 0, 0, 0]);
+}
+
+/** Asks for the flows to ports; of UDP for others as well, where there are too many to ask for each. */
+function listsOf(family: Family, ports: readonly ServedPort[]): Buffer[] {
+  const numbersOf = (wanted: ServedPort["protocol"]) => [
+    ...new Set(ports.flatMap(({ protocol, port }) => (protocol === wanted ? port : []))),
+  ];
+  const udp = numbersOf("udp");
+  const isMuch = udp.length > PORTS_APART;
+  return [
+    ...(isMuch ? [listOf(family, "udp")] : udp.map((port) => listOf(family, "udp", port))),
+    ...(["tcp", "sctp"] as const)
+      .filter((protocol) => numbersOf(protocol).length > 0)
+      .map((protocol) => Buffer.concat([listOf(family, protocol), UNANSWERED])),
+  ];
+}
+
+/** Asks for a family's flows of a protocol, to one port or to all. Before Linux 5.8 the kernel lists all there are. */
+function listOf(family: Family, protocol: ServedPort["protocol"], port?: number): Buffer {
   const number = Buffer.alloc(2);
   number.writeUInt16BE(port ?? 0);
-  const proto = nest(CTA_TUPLE.PROTO, u8(CTA_PROTO.NUM, UDP), bytes(CTA_PROTO.DST_PORT, number));
+  const proto = nest(CTA_TUPLE.PROTO, u8(CTA_PROTO.NUM, NUMBER[protocol]), bytes(CTA_PROTO.DST_PORT, number));
   const compare = COMPARE.PROTO_NUM | (port === undefined ? 0 : COMPARE.DST_PORT);
   return Buffer.concat([
-    Buffer.from([AF[family], 0, 0, 0]),
+    allOf(family),
     nest(CTA.TUPLE_ORIG, proto),
     nest(CTA.FILTER, u32(CTA_FILTER_ORIG_FLAGS, compare)),
   ]);
 }
 
-/** The flow that a message is about, if it is one of UDP. */
-function flowsIn({ data }: NetlinkMessage): Flow[] {
+/** Leaves out of a list what has been answered; before Linux 5.15 nothing. */
+const UNANSWERED = Buffer.concat([u32(CTA.STATUS, 0), u32(CTA.STATUS_MASK, SEEN_REPLY)]);
+
+/** The flow that a message is about; undefined for one without ports. */
+function parseFlow(data: Buffer): Flow | undefined {
   const found = attributes(data, HEADER);
   const original = found.get(CTA.TUPLE_ORIG) ?? NOTHING;
-  const tuple = attributes(original);
-  const proto = attributes(tuple.get(CTA_TUPLE.PROTO) ?? NOTHING);
-  if (proto.get(CTA_PROTO.NUM)?.[0] !== UDP) return [];
   const family = data[0] === AF[6] ? 6 : 4;
-  const address = attributes(tuple.get(CTA_TUPLE.IP) ?? NOTHING).get(CTA_IP_DST[family]);
-  const port = proto.get(CTA_PROTO.DST_PORT)?.readUInt16BE();
-  if (!address || port === undefined) return [];
-  const name = Buffer.concat([
-    data.subarray(0, HEADER),
-    nest(CTA.TUPLE_ORIG, original),
-    ...[CTA.ID, CTA.ZONE].flatMap((type) => {
-      const value = found.get(type);
-      return value ? bytes(type, value) : [];
-    }),
-  ]);
-  return [{ address: formatIp(address), port, name }];
+  const there = attributes(original);
+  const proto = attributes(there.get(CTA_TUPLE.PROTO) ?? NOTHING);
+  const [source, address] = addressesOf(there, family);
+  const [replySource] = addressesOf(attributes(found.get(CTA.TUPLE_REPLY) ?? NOTHING), family);
+  if (source === undefined || address === undefined || replySource === undefined) return undefined;
+  return {
+    protocol: proto.get(CTA_PROTO.NUM)?.[0] ?? 0,
+    address,
+    port: proto.get(CTA_PROTO.DST_PORT)?.readUInt16BE() ?? 0,
+    ends: [source, address, replySource],
+    answered: ((found.get(CTA.STATUS)?.readUInt32LE() ?? 0) & SEEN_REPLY) !== 0,
+    name: Buffer.concat([
+      data.subarray(0, HEADER),
+      nest(CTA.TUPLE_ORIG, original),
+      ...[CTA.ID, CTA.ZONE].flatMap((type) => {
+        const value = found.get(type);
+        return value ? bytes(type, value) : [];
+      }),
+    ]),
+  };
+}
+
+/** Source and destination of a tuple. */
+function addressesOf(tuple: ReadonlyMap<number, Buffer>, family: Family): (Raw | undefined)[] {
+  const ip = attributes(tuple.get(CTA_TUPLE.IP) ?? NOTHING);
+  return [CTA_IP[family].SRC, CTA_IP[family].DST].map((type) => ip.get(type)?.toString(RAW));
 }

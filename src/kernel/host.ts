@@ -1,4 +1,5 @@
 import { Addresses } from "./address.ts";
+import { Conntrack } from "./conntrack.ts";
 import { LinkRemover } from "./link-remover.ts";
 import { type Link, Links } from "./link.ts";
 import { isErrno } from "../errors.ts";
@@ -13,6 +14,7 @@ export class Host {
   readonly links = new Links(this.#netlink);
   readonly addresses = new Addresses(this.#netlink);
   readonly neighbours = new Neighbours(this.#netlink);
+  readonly flows = new Conntrack((address) => this.isLocal(address));
   readonly #remover: LinkRemover;
   #bigPackets: number | undefined;
 
@@ -96,7 +98,7 @@ export class Host {
     return best && (await this.links.at(best.link));
   }
 
-  /** Calls back for every change to a link or an address. */
+  /** Calls back for every change to a link, an address, a route or a neighbour. */
   watch(onEvent: (event: KernelEvent) => void): void {
     this.#netlink.watch(onEvent);
   }
@@ -104,6 +106,7 @@ export class Host {
   /** Waits for links on their way out, then closes the sockets. */
   async close(): Promise<void> {
     await this.#remover.close();
+    this.flows.close();
     this.#netlink.close();
   }
 }

@@ -38,6 +38,7 @@ interface Request {
   readonly type: number;
   readonly flags: number;
   readonly payload: Buffer;
+  readonly keep: (answer: NetlinkMessage) => boolean;
   readonly answers: NetlinkMessage[];
   readonly resolve: (answers: NetlinkMessage[]) => void;
   readonly reject: (error: unknown) => void;
@@ -69,22 +70,35 @@ export class NetlinkSocket {
    * @throws {KernelError} with the errno's name
    */
   request(command: string, type: number, flags: number, payload: Buffer): Promise<NetlinkMessage[]> {
-    return new Promise((resolve, reject) => {
-      const all = flags | NLM_F_REQUEST | NLM_F_ACK;
-      this.#waiting.push({ command, type, flags: all, payload, answers: [], resolve, reject });
-      if (!this.#working) void this.#work();
-    });
+    return this.#ask({ command, type, flags, payload, keep: () => true });
   }
 
-  /** Asks for everything of a kind. */
-  dump(command: string, type: number, payload: Buffer): Promise<NetlinkMessage[]> {
-    return this.request(command, type, NLM_F_DUMP, payload);
+  /**
+   * Asks for everything of a kind.
+   *
+   * @param keep which of it is wanted, asked as it comes: there may be hundreds of thousands
+   */
+  dump(
+    command: string,
+    type: number,
+    payload: Buffer,
+    keep: (answer: NetlinkMessage) => boolean = () => true,
+  ): Promise<NetlinkMessage[]> {
+    return this.#ask({ command, type, flags: NLM_F_DUMP, payload, keep });
   }
 
   /** Closes it once what was asked for has been answered. */
   close(): void {
     this.#closed = true;
     if (!this.#working) close(this.#fd);
+  }
+
+  #ask(question: Omit<Request, "answers" | "resolve" | "reject">): Promise<NetlinkMessage[]> {
+    return new Promise((resolve, reject) => {
+      const flags = question.flags | NLM_F_REQUEST | NLM_F_ACK;
+      this.#waiting.push({ ...question, flags, answers: [], resolve, reject });
+      if (!this.#working) void this.#work();
+    });
   }
 
   async #work(): Promise<void> {
@@ -121,8 +135,11 @@ export class NetlinkSocket {
     while (open.size > 0)
       for (const message of isDumped ? await this.#received() : this.#queued()) {
         const request = open.get(message.sequence);
-        if (message.type !== NLMSG_ERROR && message.type !== NLMSG_DONE) request?.answers.push(message);
-        else if (request && open.delete(message.sequence)) settle(request, message);
+        if (!request) continue;
+        if (message.type === NLMSG_ERROR || message.type === NLMSG_DONE) {
+          open.delete(message.sequence);
+          settle(request, message);
+        } else if (request.keep(message)) request.answers.push(message);
       }
   }
 

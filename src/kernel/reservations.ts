@@ -18,8 +18,8 @@ interface Held extends HostPort {
 /**
  * Host ports that are taken for containers, each by a bound socket: no other process can have it, and a port
  * that a process has cannot be published. Packets for it are translated before they get there; one that is not, since
- * somebody has just flushed the rules, is dropped by the socket, so that its sender tries again. A relay may have it
- * receive some (see relay.ts).
+ * its rules are yet to come or somebody has flushed them, is dropped by the socket, so that its sender tries again (see
+ * conntrack.ts). A relay may have it receive some (see relay.ts).
  * The kernel closes the sockets when the daemon ends, however it ends.
  */
 export class Reservations {

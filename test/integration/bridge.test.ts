@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
+import { connect } from "node:net";
 import { Network } from "../../src/model.ts";
 import { run } from "../lab/command.ts";
-import { sendUdp, trackFlows, udpFlows } from "../support/flows.ts";
+import { sendUdp, tcpFlows, trackFlows, udpFlows } from "../support/flows.ts";
 import {
   type HostState,
   hostState,
@@ -17,6 +18,7 @@ import {
 import { NETWORKS, PORTS, bridgeOf, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { Site } from "../support/site.ts";
+import { until } from "../support/until.ts";
 
 const HOST_END = `tsh${id(2).slice(0, 12)}`;
 const CONTAINER_END = `tsc${id(2).slice(0, 12)}`;
@@ -329,6 +331,42 @@ describe("bridge backend on the kernel", () => {
       assert.deepEqual(await leftAfter(() => site.driver.publish(network.id, id(2), ports)), left);
       assert.deepEqual(await leftAfter(() => site.driver.revoke(network.id, id(2))), left);
     });
+
+  it("has TCP tried again that found a port taken, but not published yet", async () => {
+    const network = NETWORKS["dual stack"] ?? assert.fail();
+    await site.driver.createNetwork(network);
+    await site.driver.createEndpoint(endpointOf(network));
+    await trackFlows();
+    // As the port's reservation does.
+    await run(["iptables", "-I", "INPUT", "-p", "tcp", "--dport", "8080", "-j", "DROP"]);
+    const client = connect(8080, "10.1.0.1");
+    client.on("error", () => undefined);
+    await until("the first packet to be dropped", () => tcpFlows(8080).length === 1);
+    await site.driver.publish(network.id, id(2), PORTS);
+    await until("its flow to be forgotten", () => tcpFlows(8080).length === 0);
+    client.destroy();
+  });
+
+  it("leaves nothing of a container's connections to the next one with its address, and all of that one's own", async () => {
+    const network = NETWORKS["dual stack"] ?? assert.fail();
+    const port = 5454;
+    const [mine, others] = [
+      ["10.1.0.2", "fd01::2"],
+      ["10.1.0.9", "fd01::9"],
+    ].map((addresses) => addresses.map((address) => ({ address, port })));
+    const flows = () => [...new Set(udpFlows([port]))];
+    await site.driver.createNetwork(network);
+    await site.driver.createEndpoint(endpointOf(network));
+    await trackFlows();
+    await sendUdp([...(mine ?? []), ...(others ?? [])]);
+    assert.equal(flows().length, 4);
+    await site.driver.deleteEndpoint(network.id, id(2));
+    await site.driver.createEndpoint({ ...endpointOf(network), id: id(3) });
+    assert.deepEqual(flows(), [`10.1.0.9 ${port}`, `fd01::9 ${port}`]);
+    await sendUdp(mine ?? []);
+    await site.driver.createEndpoint(endpointOf(network, 4));
+    assert.equal(flows().length, 4);
+  });
 
   it("leaves a container its ports whose sandbox the engine has not made yet", async () => {
     const network = NETWORKS["dual stack"] ?? assert.fail();

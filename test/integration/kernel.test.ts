@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
-import { Conntrack, type UdpPort } from "../../src/kernel/conntrack.ts";
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer } from "node:net";
+import type { ServedPort } from "../../src/kernel/conntrack.ts";
 import { Host } from "../../src/kernel/host.ts";
 import { KernelError } from "../../src/errors.ts";
 import { run } from "../lab/command.ts";
-import { sendUdp, trackFlows, udpFlows } from "../support/flows.ts";
+import { sendUdp, tcpFlows, trackFlows, udpFlows } from "../support/flows.ts";
 import { ip, ipAddresses, ipLink, ipLinks, mustBeIsolated, plugWire, wipe } from "../support/isolated.ts";
 import { until } from "../support/until.ts";
 
@@ -237,7 +239,6 @@ describe("Conntrack", () => {
   const HERE = ["127.0.0.1", "127.0.0.5", "10.1.0.200", "::1", "fd01::200"];
   const BEYOND = ["10.1.0.9", "fd01::9", "ff02::9%wire0"];
   let host: Host;
-  let conntrack: Conntrack;
 
   before(mustBeIsolated);
   beforeEach(async () => {
@@ -246,16 +247,16 @@ describe("Conntrack", () => {
     host = new Host((error) => {
       throw error;
     });
-    conntrack = new Conntrack(host.isLocal.bind(host));
   });
   afterEach(async () => {
-    conntrack.close();
     await host.close();
     await wipe();
   });
 
+  const udp = (address: string, port: number): ServedPort => ({ protocol: "udp", address, port });
+
   /** Where flows to one of two ports have gone. */
-  async function forgotten(...ports: UdpPort[]): Promise<string[]> {
+  async function forgotten(...ports: ServedPort[]): Promise<string[]> {
     await sendUdp(
       [...HERE, ...BEYOND].flatMap((address) => [
         { address, port: 53 },
@@ -264,16 +265,13 @@ describe("Conntrack", () => {
     );
     const before = udpFlows([53, 54]);
     assert.equal(new Set(before).size, 2 * (HERE.length + BEYOND.length), before.join());
-    await conntrack.forget(ports);
+    await host.flows.forget(ports);
     const after = udpFlows([53, 54]);
     return [...new Set(before)].filter((flow) => !after.includes(flow));
   }
 
   it("forgets what was sent to a port of the host's, and not what goes through it to others' same port", async () => {
-    const [v4, v6] = [
-      { address: "0.0.0.0", port: 53 },
-      { address: "::", port: 53 },
-    ];
+    const [v4, v6] = [udp("0.0.0.0", 53), udp("::", 53)];
     assert.deepEqual(await forgotten(v4), ["10.1.0.200 53", "127.0.0.1 53", "127.0.0.5 53"]);
     assert.deepEqual(await forgotten(v6), ["::1 53", "fd01::200 53"]);
     assert.deepEqual(await forgotten(v4, v6), [
@@ -286,23 +284,49 @@ describe("Conntrack", () => {
   });
 
   it("forgets what was sent to the address that it is told, and not to the host's others", async () => {
-    assert.deepEqual(await forgotten({ address: "10.1.0.200", port: 53 }), ["10.1.0.200 53"]);
-    assert.deepEqual(await forgotten({ address: "fd01:0::200", port: 54 }), ["fd01::200 54"]);
-    assert.deepEqual(await forgotten({ address: "10.1.0.9", port: 53 }, { address: "fd01::9", port: 54 }), [
-      "10.1.0.9 53",
-      "fd01::9 54",
+    assert.deepEqual(await forgotten(udp("10.1.0.200", 53)), ["10.1.0.200 53"]);
+    assert.deepEqual(await forgotten(udp("fd01:0::200", 54)), ["fd01::200 54"]);
+    assert.deepEqual(await forgotten(udp("10.1.0.9", 53), udp("fd01::9", 54)), ["10.1.0.9 53", "fd01::9 54"]);
+    assert.deepEqual(await forgotten(udp("10.1.0.9", 55)), []);
+  });
+
+  it("forgets what somebody sent or was sent, and nobody else", async () => {
+    await sendUdp([...HERE, ...BEYOND].map((address) => ({ address, port: 56 })));
+    // That is where what goes to others by IPv6 comes from.
+    await host.flows.forgetEnds(["10.1.0.9", "fd01:0::200"]);
+    assert.deepEqual(udpFlows([56]), ["10.1.0.200 56", "127.0.0.1 56", "127.0.0.5 56", "::1 56"]);
+    await host.flows.forgetEnds(["10.1.0.200"]);
+    assert.deepEqual(udpFlows([56]), ["127.0.0.1 56", "127.0.0.5 56", "::1 56"]);
+  });
+
+  it("forgets what nobody has answered of TCP, and keeps what is being spoken", async () => {
+    const server = createServer((socket) => socket.end()).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    const known = connect(port, "127.0.0.1");
+    await once(known, "connect");
+    const unheard = connect(port, "10.1.0.9");
+    unheard.on("error", () => undefined);
+    const flows = () => tcpFlows(port);
+    await until("both to be tracked", () => flows().length === 2);
+    await host.flows.forget([
+      { protocol: "tcp", address: "127.0.0.1", port },
+      { protocol: "tcp", address: "10.1.0.9", port },
     ]);
-    assert.deepEqual(await forgotten({ address: "10.1.0.9", port: 55 }), []);
+    assert.deepEqual(flows(), [`127.0.0.1 ${port}`]);
+    unheard.destroy();
+    known.destroy();
+    server.close();
   });
 
   it("looks once for many who ask at the same time", async () => {
     const address = "127.0.0.1";
-    const ports = Array.from({ length: 20_000 }, (_, index) => ({ address, port: index + 1 }));
+    const ports = Array.from({ length: 20_000 }, (_, index) => udp(address, index + 1));
     await sendUdp([
       { address, port: 53 },
       { address, port: 19_999 },
     ]);
-    await Promise.all(ports.map((port) => conntrack.forget([port])));
+    await Promise.all(ports.map((port) => host.flows.forget([port])));
     assert.deepEqual(
       udpFlows([53, 19_999]).filter((flow) => flow.startsWith(address)),
       [],

@@ -25,8 +25,17 @@ export async function sendUdp(to: readonly { address: string; port: number }[]):
 
 /** Which of the ports there are flows of UDP to, each as its address and port: `10.1.0.9 53`. */
 export function udpFlows(ports: readonly number[]): string[] {
+  return flowsTo("udp", ports);
+}
+
+/** The flows of TCP to a port, likewise. */
+export function tcpFlows(port: number): string[] {
+  return flowsTo("tcp", [port]);
+}
+
+function flowsTo(protocol: string, ports: readonly number[]): string[] {
   const flows = readFileSync("/proc/net/nf_conntrack", "utf8").matchAll(
-    / udp .*? dst=(\S+) .*? dport=(\d+)/g,
+    new RegExp(` ${protocol} .*? dst=(\\S+) .*? dport=(\\d+)`, "g"),
   );
   return [...flows]
     .filter(([, , port]) => ports.includes(Number(port)))
