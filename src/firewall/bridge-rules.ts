@@ -1,5 +1,5 @@
 import type { Family } from "../ip.ts";
-import { isBridgeName } from "../names.ts";
+import { ANY_BRIDGE, isBridgeName } from "../names.ts";
 import { CHAINS, NOT_PUBLISHED, newFrom } from "./layout.ts";
 import { returnRules } from "./port-rules.ts";
 import { type MakeRule, type Rule, ruleMaker } from "./rule.ts";
@@ -31,7 +31,6 @@ export interface BridgeNetwork {
  * The rules of a bridge network B for one family. See layout.ts for where each chain stands.
  *
  *   always           -s subnet ! -i B → drop        it is not from there (but the gateway's own)
- *   a name of its own  -i B ! -o B → TSNET-TO       known connections too: not to the engine's, see layout.ts
  *   internal         -i B ! -o B → drop             not even to what is open to everybody
  *   icc=false        -i B -o B → drop               by way of the gateway; the bridge's ports are isolated too
  *   to elsewhere     -i B ! -o B → TSNET-TO         not into other networks
@@ -39,6 +38,16 @@ export interface BridgeNetwork {
  *                    ! -i B -o B → TSNET-FROM       routed, nat-unprotected: not from other networks
  *   internal         ! -i B -o B → drop
  *                    -i B to the host → TSNET-RELAYED   nor by the daemon; and by no address but the gateway's
+ *                                     → drop        with an address from elsewhere, where the host's answer would go
+ *
+ * and of connections that are known:
+ *
+ *   else             -i B ! -o B → drop             among networks: TSNET-APART
+ *   a name of its own  -i B ! -o B → TSNET-TO       the others are dealt with together, for the sake of speed
+ *                    ! -i B -o B → TSNET-FROM
+ *                    -i B, -o B, and the others → drop
+ *   internal         -i B ! -o B, ! -i B -o B → drop
+ *   icc=false        -i B -o B → drop
  */
 export function bridgeRules(network: BridgeNetwork): Rule[] {
   const { family, bridge, internal, icc, mode } = network;
@@ -50,32 +59,20 @@ export function bridgeRules(network: BridgeNetwork): Rule[] {
     rule(CHAINS.forged, `-s ${subnet} ! -i ${bridge} -m addrtype ! --src-type LOCAL`, "DROP"),
   );
 
-  // The others are dealt with together, for the sake of speed.
-  if (!isBridgeName(bridge)) rules.push(rule(CHAINS.known, leaving, CHAINS.to.name));
-  if (!icc) rules.push(rule(CHAINS.bridges, `${within} ${NOT_PUBLISHED}`, "DROP"));
-  if (internal) {
-    return [
-      ...rules,
-      rule(CHAINS.bridges, leaving, "DROP"),
-      rule(CHAINS.closed, entering, "DROP"),
-      rule(
-        CHAINS.input,
-        `-i ${bridge} -m addrtype --dst-type LOCAL -m addrtype ! --dst-type LOCAL --limit-iface-in`,
-        "DROP",
-      ),
-      rule(CHAINS.input, newFrom(bridge), CHAINS.relayed.name),
-      rule(CHAINS.forward, within, "ACCEPT"),
-    ];
-  }
+  rules.push(...apartRules(bridge, rule));
+  if (!icc)
+    for (const chain of [CHAINS.bridges, CHAINS.known])
+      rules.push(rule(chain, `${within} ${NOT_PUBLISHED}`, "DROP"));
+  if (internal) return [...rules, ...internalRules(network, rule)];
 
   rules.push(rule(CHAINS.bridges, leaving, CHAINS.to.name));
+  // Of the others TSNET-CLOSED drops what is new, and nothing that is known comes here.
+  if (mode !== "nat" || !isBridgeName(bridge))
+    rules.push(rule(CHAINS.to, `-o ${bridge} ${NOT_PUBLISHED}`, "DROP"));
   if (mode === "nat") {
     rules.push(rule(CHAINS.closed, entering, CHAINS.invited.name));
   } else {
-    rules.push(
-      rule(CHAINS.to, `-o ${bridge} ${NOT_PUBLISHED}`, "DROP"),
-      rule(CHAINS.bridges, entering, CHAINS.from.name),
-    );
+    rules.push(rule(CHAINS.bridges, entering, CHAINS.from.name));
   }
   if (mode === "routed") {
     const icmp = family === 4 ? "-p icmp" : "-p ipv6-icmp";
@@ -91,6 +88,46 @@ export function bridgeRules(network: BridgeNetwork): Rule[] {
     ...masquerade(network, rule),
   );
   return rules;
+}
+
+function internalRules({ family, bridge, mode }: BridgeNetwork, rule: MakeRule): Rule[] {
+  const leaving = `-i ${bridge} ! -o ${bridge}`;
+  const entering = `! -i ${bridge} -o ${bridge}`;
+  return [
+    rule(CHAINS.bridges, leaving, "DROP"),
+    rule(CHAINS.closed, entering, "DROP"),
+    rule(CHAINS.known, leaving, "DROP"),
+    rule(CHAINS.known, entering, "DROP"),
+    ...(mode === "isolated" ? [] : TO_HOST[family]).map((type) =>
+      // No way leads by the bridge to whom it says it is from.
+      rule(CHAINS.arriving, `-i ${bridge} -m addrtype ${type} -m rpfilter --invert`, "DROP"),
+    ),
+    rule(
+      CHAINS.input,
+      `-i ${bridge} -m addrtype --dst-type LOCAL -m addrtype ! --dst-type LOCAL --limit-iface-in`,
+      "DROP",
+    ),
+    rule(CHAINS.input, newFrom(bridge), CHAINS.relayed.name),
+    rule(CHAINS.forward, `-i ${bridge} -o ${bridge}`, "ACCEPT"),
+  ];
+}
+
+/** To the host itself: to IPv6 that is UNICAST as well (xt_addrtype.c). */
+const TO_HOST = {
+  4: ["! --dst-type UNICAST"],
+  6: ["--dst-type LOCAL", "--dst-type MULTICAST"],
+} as const;
+
+/** What keeps known connections of a bridge apart from other networks'. */
+function apartRules(bridge: string, rule: MakeRule): Rule[] {
+  const leaving = `-i ${bridge} ! -o ${bridge}`;
+  if (isBridgeName(bridge)) return [rule(CHAINS.apart, leaving, "DROP")];
+  return [
+    rule(CHAINS.known, leaving, CHAINS.to.name),
+    rule(CHAINS.known, `! -i ${bridge} -o ${bridge}`, CHAINS.from.name),
+    rule(CHAINS.known, `-i ${bridge} -o ${ANY_BRIDGE} ${NOT_PUBLISHED}`, "DROP"),
+    rule(CHAINS.known, `-i ${ANY_BRIDGE} -o ${bridge} ${NOT_PUBLISHED}`, "DROP"),
+  ];
 }
 
 /**

@@ -10,7 +10,10 @@ import { type Chain, type FamilyRule, chainKey } from "./rule.ts";
  *                       new → TSNET-FORGED   with the address of a network, but from elsewhere → drop
  *   mangle FORWARD ── TSNET-ISOLATION   what may not pass is dropped here, before anybody's filter rules
  *                       1 known connection → TSNET-KNOWN, then return
- *                            TSNET-KNOWN    to an engine's bridge, but of no published port → drop
+ *                            TSNET-KNOWN    between two that hold containers, or into and out of what is internal, but
+ *                                           of no published port → drop
+ *                                           from a network to a network → TSNET-APART
+ *                            TSNET-APART    to another one → drop
  *                       2 TSNET-BRIDGES   out of what is internal, within what is not for talking, or into and out of
  *                                         a macvlan network by way of the host → drop
  *                                         from a network to elsewhere → TSNET-TO, and the reverse → TSNET-FROM
@@ -33,7 +36,9 @@ import { type Chain, type FamilyRule, chainKey } from "./rule.ts";
  *                       3 TSNET-MASQUERADE  from a container to the outside → the host's address
  *
  * A connection that is known passes, so none may begin with an address of somebody who has not begun it: a container could
- * have the answers to one that it sent to itself in another's name go to that one, whatever keeps them apart.
+ * have the answers to one that it sent to itself in another's name go to that one, whatever keeps them apart. Nor does it
+ * pass where none can be: a container that speaks in an outsider's name, or in the host's own, would be heard by whom
+ * that one has to do with.
  *
  * Dropping in mangle and not in filter means that neither the engine, which puts its own rules first each time
  * it starts, nor a user's ACCEPT can open what is closed, and accepting behind DOCKER-USER means that a
@@ -45,6 +50,7 @@ export const CHAINS = {
   forged: { table: "mangle", name: "TSNET-FORGED" },
   isolation: { table: "mangle", name: "TSNET-ISOLATION" },
   known: { table: "mangle", name: "TSNET-KNOWN" },
+  apart: { table: "mangle", name: "TSNET-APART" },
   bridges: { table: "mangle", name: "TSNET-BRIDGES" },
   to: { table: "mangle", name: "TSNET-TO" },
   from: { table: "mangle", name: "TSNET-FROM" },
@@ -67,6 +73,7 @@ export const STANDING: readonly Chain[] = [
   CHAINS.forged,
   CHAINS.isolation,
   CHAINS.known,
+  CHAINS.apart,
   CHAINS.bridges,
   CHAINS.to,
   CHAINS.from,
@@ -135,6 +142,8 @@ export function standingRules(engineBridges: readonly EngineBridge[]): FamilyRul
     { ...CHAINS.arriving, spec: `-m conntrack --ctstate NEW -j ${CHAINS.forged.name}` },
     { ...CHAINS.isolation, spec: `${KNOWN} -j ${CHAINS.known.name}` },
     { ...CHAINS.isolation, spec: `${KNOWN} -j RETURN` },
+    // Few packets go on from there, so it may be as long as there are networks.
+    { ...CHAINS.known, spec: `-i ${ANY_BRIDGE} -o ${ANY_BRIDGE} ${NOT_PUBLISHED} -j ${CHAINS.apart.name}` },
     { ...CHAINS.isolation, spec: `-j ${CHAINS.bridges.name}` },
     { ...CHAINS.isolation, spec: `-j ${CHAINS.open.name}` },
     { ...CHAINS.isolation, spec: `-j ${CHAINS.closed.name}` },
@@ -150,13 +159,18 @@ export function standingRules(engineBridges: readonly EngineBridge[]): FamilyRul
 function engineBridgeRules({ name, internal }: EngineBridge): FamilyRule[] {
   const to = [
     { ...CHAINS.to, spec: `-o ${name} ${NOT_PUBLISHED} -j DROP` },
-    // One that a container began in the name of the engine's.
     { ...CHAINS.known, spec: `-i ${ANY_BRIDGE} -o ${name} ${NOT_PUBLISHED} -j DROP` },
   ];
-  if (!internal) return [...to, { ...CHAINS.from, spec: `-i ${name} ${NOT_PUBLISHED} -j DROP` }];
+  if (!internal)
+    return [
+      ...to,
+      { ...CHAINS.from, spec: `-i ${name} ${NOT_PUBLISHED} -j DROP` },
+      { ...CHAINS.known, spec: `-i ${name} -o ${ANY_BRIDGE} ${NOT_PUBLISHED} -j DROP` },
+    ];
   return [
     ...to,
     { ...CHAINS.from, spec: `-i ${name} -j DROP` },
+    { ...CHAINS.known, spec: `-i ${name} -o ${ANY_BRIDGE} -j DROP` },
     { ...CHAINS.invited, spec: `-i ${name} -j DROP` },
     { ...CHAINS.input, spec: `${newFrom(name)} -j ${CHAINS.relayed.name}` },
   ];

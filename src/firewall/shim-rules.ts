@@ -7,7 +7,8 @@ import { type Chain, type Rule, ruleMaker } from "./rule.ts";
  *
  *   from whom the host does not reach by S → drop    everybody but the network's containers
  *   fe80::/10 to all the neighbours        → drop    solicitations and advertisements of routers
- *   -i S, or -o S, for another link        → drop    the host is no way to other networks, nor from them
+ *   -i S, or -o S, for another link        → drop    the host is no way to other networks, nor from them; nor are
+ *                                                    there known connections
  *
  * S has the host's IPv6 address, so that it answers the containers' solicitations. Without these rules it
  * would answer the LAN's as well, which then would have the MAC of a link that goes with the last container. For
@@ -19,7 +20,9 @@ export function shimRules(shim: string, family: Family, comment: string): Rule[]
   return [
     drop(CHAINS.arriving, `-i ${shim} -m rpfilter --invert`),
     ...(family === 6 ? [drop(CHAINS.arriving, `-s fe80::/10 -d ff00::/8 -i ${shim}`)] : []),
-    drop(CHAINS.bridges, `-i ${shim} ${NOT_PUBLISHED}`),
-    drop(CHAINS.bridges, `-o ${shim} ${NOT_PUBLISHED}`),
+    ...[CHAINS.bridges, CHAINS.known].flatMap((chain) => [
+      drop(chain, `-i ${shim} ${NOT_PUBLISHED}`),
+      drop(chain, `-o ${shim} ${NOT_PUBLISHED}`),
+    ]),
   ];
 }

@@ -8,7 +8,7 @@ import type { EndpointRequest, NetworkRequest } from "../../src/model.ts";
 import { bridgeName } from "../../src/names.ts";
 import { run } from "../lab/command.ts";
 import { FakeSandbox } from "../support/fake-sandbox.ts";
-import { sendForged } from "../support/forged.ts";
+import { type End, sendForged } from "../support/forged.ts";
 import { ip, ipLink, mustBeIsolated, plugWire, setSysctl, wipe } from "../support/isolated.ts";
 import { PORTS } from "../support/networks.ts";
 import { EVERYTHING, type Place, arrivals, leave, placeIn } from "../support/places.ts";
@@ -35,6 +35,29 @@ const BESIDE_2 = { ipv4: "10.2.0.6/16", ipv6: "fd02::6/64" } as const;
 const RELAYED_MS = 300;
 /** Two containers answer each other, if they can. */
 const FORGED_MS = 500;
+
+const BRIDGE_NAME = "com.docker.network.bridge.name";
+const CUT_OFF = network(2, { options: { "com.docker.network.bridge.enable_icc": "false" } });
+const NAMED = { options: { [BRIDGE_NAME]: "lab" } };
+
+/** To whom somebody would speak, and who: twice the same is a container of the same network. */
+const INTRUSIONS: Readonly<
+  Record<string, readonly [NetworkRequest | "the engine's", NetworkRequest | "the engine's"]>
+> = {
+  "another network": [network(6), network(2)],
+  "another network, from a bridge with a name of its own": [network(6, NAMED), network(2)],
+  "another network on a bridge with a name of its own": [network(6), network(2, NAMED)],
+  "another network, from an internal one": [network(6, { internal: true }), network(2)],
+  "an internal network": [network(6), network(2, { internal: true })],
+  "a network, from the engine's": ["the engine's", network(2)],
+  "a network on a bridge with a name of its own, from the engine's": ["the engine's", network(2, NAMED)],
+  "the engine's": [network(6), "the engine's"],
+  "the engine's, from a bridge with a name of its own": [network(6, NAMED), "the engine's"],
+  "a container that may not be spoken to": [CUT_OFF, CUT_OFF],
+};
+
+/** Of the one who is spoken to: the kernel remembers who had one before. */
+let port = 7100;
 
 /** A container, with the sandbox that it is in. */
 interface Container extends Place {
@@ -222,8 +245,8 @@ describe("isolation, tried with packets where nobody else drops any", () => {
         const other = isEngines ? await engineContainer() : await container(endpointOf(2));
         const at = (number: number) => addresses(number)[family === 4 ? 0 : 1];
         const victim = { address: at(isEngines ? 5 : 2), port: 53 };
-        const heard = await hearing(other, family, victim.port);
-        const own = await hearing(one, family, 7000, "answers");
+        const heard = await hearing(other.sandbox.path, family, victim.port);
+        const own = await hearing(one.sandbox.path, family, 7000, "answers");
         const mac = (await ipLink(name ?? bridgeName(id(1))))?.address ?? assert.fail();
         await sendForged(one.sandbox.path, mac, victim, { address: at(1), port: 7000 }, "forged");
         await sleep(FORGED_MS);
@@ -233,6 +256,62 @@ describe("isolation, tried with packets where nobody else drops any", () => {
         await sendForged(one.sandbox.path, mac, beside, { address: at(1), port: 7000 }, "beside");
         await until("that is heard", () => Promise.resolve(own().endsWith("beside")));
       });
+
+  for (const family of FAMILIES)
+    for (const [whose, [from, to]] of Object.entries(INTRUSIONS))
+      it(`lets nobody speak in the name of the host or an outsider to ${whose}, IPv${String(family)}`, async () => {
+        await plugWire();
+        for (const one of new Set([from, to]))
+          if (one !== "the engine's") await site.driver.createNetwork(one);
+        const there = to === "the engine's" ? await engineContainer() : await container(endpointOf(2));
+        const intruder =
+          from === "the engine's"
+            ? await engineContainer()
+            : await container(from === to ? { ...endpointOf(2), ...BESIDE_2, id: id(1006) } : endpointOf(6));
+        const outside = await outsider();
+        const bridgeMacs = await Promise.all([from, to].map(macOf));
+        const at = (number: number) => addresses(number)[family === 4 ? 0 : 1];
+        const [mine, theirs] = [
+          { address: at(to === "the engine's" ? 5 : 2), port: (port += 1) },
+          { address: at(1), port: 53 },
+        ];
+        const gateway = { address: mine.address.replace(/2$/, "1"), port: 53 };
+        const host = { address: family === 4 ? "10.1.0.200" : "fd01::200", port: mine.port };
+        const heard = await hearing(there.sandbox.path, family, mine.port);
+        const send = (who: Container, mac: string | undefined, ...[one, other]: [End, End]) =>
+          sendForged(who.sandbox.path, mac ?? assert.fail(), one, other, "forged");
+        for (const peer of [gateway, theirs]) await send(there, bridgeMacs[1], mine, peer);
+        await send(intruder, bridgeMacs[0], gateway, mine);
+        await send(intruder, bridgeMacs[0], theirs, host);
+        await sleep(FORGED_MS);
+        assert.equal(heard(), "");
+        if (to === "the engine's" || to.internal) return;
+        // The one who was spoken to is heard, so it is not the frame that is wrong.
+        await send(outside, (await ipLink("wire0"))?.address, theirs, host);
+        await until("that is heard", () => Promise.resolve(heard() === "forged"));
+      });
+
+  for (const family of FAMILIES)
+    it(`has the host answer no outsider in whose name an internal network speaks, IPv${String(family)}`, async () => {
+      await plugWire();
+      await site.driver.createNetwork(network(2));
+      await site.driver.createNetwork(network(3, { internal: true }));
+      const [free, inside] = [await container(endpointOf(2)), await container(endpointOf(3))];
+      const outside = await outsider();
+      const heard = await hearing(outside.sandbox.path, family, 53);
+      await hearing("/proc/self/ns/net", family, 7000, "answers");
+      const from = { address: addresses(1)[family === 4 ? 0 : 1], port: 53 };
+      const gateway = (number: number) => ({
+        address: family === 4 ? `10.${String(number)}.0.1` : `fd0${String(number)}::1`,
+        port: 7000,
+      });
+      const mac = async (number: number) => (await ipLink(bridgeName(id(number))))?.address ?? assert.fail();
+      await sendForged(inside.sandbox.path, await mac(3), from, gateway(3), "forged");
+      await sleep(FORGED_MS);
+      assert.equal(heard(), "");
+      await sendForged(free.sandbox.path, await mac(2), from, gateway(2), "forged");
+      await until("that is answered", () => Promise.resolve(heard() === "query"));
+    });
 
   for (const [kind, options] of [
     ["a network", {}],
@@ -250,20 +329,15 @@ describe("isolation, tried with packets where nobody else drops any", () => {
       assert.deepEqual(await arrivals({ way, gateway }), { way: [], gateway: EVERYTHING });
     });
 
-  /** Has a container listen, and answer whatever it hears if it is told to. @returns what it has heard so far */
-  async function hearing(
-    { sandbox }: Container,
-    family: Family,
-    port: number,
-    answers = "",
-  ): Promise<() => string> {
+  /** Has somebody listen, and answer whatever it hears if it is told to. @returns what it has heard so far */
+  async function hearing(netns: string, family: Family, port: number, answers = ""): Promise<() => string> {
     const script = `
       const socket = require("dgram").createSocket("udp${String(family)}", (text, { port, address }) => {
         process.stdout.write(text);
         if ("${answers}") socket.send("query", port, address);
       });
       socket.bind(${String(port)}, () => process.stderr.write("listens"));`;
-    const child = spawn("nsenter", [`--net=${sandbox.path}`, process.execPath, "-e", script]);
+    const child = spawn("nsenter", [`--net=${netns}`, process.execPath, "-e", script]);
     listeners.push(child);
     let text = "";
     child.stdout.on("data", (chunk: Buffer) => (text += chunk.toString()));
@@ -282,6 +356,12 @@ describe("isolation, tried with packets where nobody else drops any", () => {
       });`;
     await run(["nsenter", `--net=${sandbox.path}`, process.execPath, "-e", script]);
     await sleep(RELAYED_MS);
+  }
+
+  /** MAC of a network's bridge. */
+  async function macOf(one: NetworkRequest | "the engine's"): Promise<string | undefined> {
+    const name = one === "the engine's" ? DOCKER0.name : (one.options[BRIDGE_NAME] ?? bridgeName(one.id));
+    return (await ipLink(name))?.address;
   }
 
   /** A bridge of somebody else's, with addresses that no network has. @returns its name */

@@ -99,7 +99,10 @@ describe("BridgeBackend", () => {
 
   it("plans a pair for an endpoint, and nothing published by itself", () => {
     const steps = backend.endpoint(network("dual stack"), endpoint("dual stack")).map(({ what }) => what);
-    assert.deepEqual(steps, ["link tsh000002aaaaaa type veth peer tsc000002aaaaaa"]);
+    assert.deepEqual(steps, [
+      "flows of 10.1.0.2 and fd01::2",
+      "link tsh000002aaaaaa type veth peer tsc000002aaaaaa",
+    ]);
   });
 
   it("tells the engine the gateway of the endpoint's own subnet, per family", () => {

@@ -291,6 +291,8 @@ describe("MacvlanBackend", () => {
         [4, "mangle", "TSNET-ARRIVING", drops(`-i ${shim} -m rpfilter --invert`)],
         [4, "mangle", "TSNET-BRIDGES", drops(`-i ${shim} -m conntrack ! --ctstate DNAT`)],
         [4, "mangle", "TSNET-BRIDGES", drops(`-o ${shim} -m conntrack ! --ctstate DNAT`)],
+        [4, "mangle", "TSNET-KNOWN", drops(`-i ${shim} -m conntrack ! --ctstate DNAT`)],
+        [4, "mangle", "TSNET-KNOWN", drops(`-o ${shim} -m conntrack ! --ctstate DNAT`)],
       ],
     );
   });
