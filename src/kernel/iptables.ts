@@ -12,8 +12,16 @@ const PREFIX = { 4: "iptables", 6: "ip6tables" } as const;
 
 /** What iptables-save prints in place of a table that has a rule which only nft can show. */
 const UNREADABLE = /^# Table `(\w+)' is incompatible, use 'nft' tool\.$/gm;
-/** Chains of iptables' own, and what needs no quotes among others' names. */
-const BUILT_IN = /^(PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING)$/;
+/** What it says when it ends at a rule of nft's, such as `meta skuid 1000`: it has said nothing of what is behind. */
+const UNPARSABLE = "Parsing nftables rule failed";
+/** The tables with the built-in chains that lead to tsnet's own, see layout.ts: these must be read, nobody's others. */
+const NEEDED: Readonly<Record<string, readonly string[]>> = {
+  raw: [],
+  mangle: ["PREROUTING", "INPUT", "FORWARD"],
+  nat: ["PREROUTING", "OUTPUT", "POSTROUTING"],
+  filter: ["INPUT", "FORWARD"],
+};
+/** What needs no quotes among others' names. */
 const PLAIN = /^[\w.-]+$/;
 
 /**
@@ -51,17 +59,32 @@ export class Iptables {
 
   /**
    * All rules of all tables in use, in iptables-save's format. Of a table that has rules of nft's own in it, as some VPNs
-   * put them there, iptables-save shows nothing, but every chain without one can be read by itself.
+   * put them there, iptables-save shows nothing, or it ends in the midst of it, but every chain without one can be read by
+   * itself.
    *
-   * @throws {KernelError} also where a built-in chain has such a rule: what is before and behind it cannot be told
+   * @throws {KernelError} also where a built-in chain that tsnet needs has such a rule: what is before and behind it
+   *   cannot be told
    */
   async save(): Promise<string> {
     // Not with its complaints: nf_tables' warns of legacy tables in the midst of a line, since the output is buffered.
     const { text, status } = await this.#run(`${this.#save} 2>/dev/null`);
-    if (status !== "0") {
-      const complaint = (await this.#run(`${this.#save} 2>&1 >/dev/null`)).text.trim();
-      throw new KernelError(this.#save, "", complaint || `exit status ${status}`);
+    if (status === "0") return await this.#complete(text);
+    const complaint = (await this.#run(`${this.#save} 2>&1 >/dev/null`)).text.trim();
+    if (complaint.includes(UNPARSABLE)) return await this.#tableByTable();
+    throw new KernelError(this.#save, "", complaint || `exit status ${status}`);
+  }
+
+  async #tableByTable(): Promise<string> {
+    let saved = "";
+    for (const table of Object.keys(NEEDED)) {
+      const { text, status } = await this.#run(`${this.#save} -t ${table} 2>/dev/null`);
+      saved += status === "0" ? await this.#complete(text) : await this.#chainByChain(table);
     }
+    return saved;
+  }
+
+  /** Adds the tables that iptables-save says it cannot show. */
+  async #complete(text: string): Promise<string> {
     let saved = text;
     for (const [, table = ""] of text.matchAll(UNREADABLE)) saved += await this.#chainByChain(table);
     return saved;
@@ -79,7 +102,7 @@ export class Iptables {
             .replace(/^-N (\S+)$/m, ":$1 - [0:0]")
             .trimEnd(),
         );
-      else if (BUILT_IN.test(chain))
+      else if (NEEDED[table]?.includes(chain))
         throw new KernelError(
           command,
           "",

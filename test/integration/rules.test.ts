@@ -18,6 +18,13 @@ const ENGINE_BRIDGES = [
   { name: "br-0123456789ab", internal: true },
   { name: "docker0", internal: false },
 ];
+/** The chains of iptables' own, by their tables. */
+const BUILT_IN = Object.entries({
+  raw: ["PREROUTING", "OUTPUT"],
+  mangle: ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
+  nat: ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"],
+  filter: ["INPUT", "FORWARD", "OUTPUT"],
+}).flatMap(([table, chains]) => chains.map((chain) => [table, chain] as const));
 const FOREIGN = "*filter\n:MINE - [0:0]\n-A FORWARD -j MINE\n-A MINE -s 203.0.113.9/32 -j ACCEPT\nCOMMIT\n";
 
 const SILENT = { done: () => undefined, undone: () => undefined };
@@ -196,6 +203,79 @@ for (const variant of ["nf_tables", "legacy"] as const)
             rules.change([], set.rules),
             /-t nat -S P\w+ROUTING: the chain has a rule that only nft can read/,
           );
+        }
+      });
+
+    if (variant === "nf_tables")
+      it("are read and put right beside a rule that iptables-save ends at, wherever tsnet does not need the chain", async () => {
+        for (const family of [4, 6] as const) {
+          const rules = open(family);
+          const set = ruleSets().find((one) => one.family === family)?.rules ?? assert.fail();
+          const iptables = async (...args: string[]) => await run([program(family, ""), "-w", ...args]);
+          await rules.change(set, []);
+          const before = await saved(family);
+          for (const [table, chain] of BUILT_IN) {
+            await iptables("-t", table, "-N", "theirs");
+            await addNativeRule(family, table, "theirs", "meta skuid 1000");
+            const needed = hooks(family).some(({ from, to }) => to.table === table && from === chain);
+            if (!needed) {
+              await iptables("-t", table, "-A", chain, "-j", "theirs");
+              await addNativeRule(family, table, chain, "meta skuid 1000");
+            }
+            await assert.rejects(run([program(family, "-save")]), /Parsing nftables rule failed/);
+            rules.forget();
+            assert.equal(await rules.change(set, []), false, `${table} ${chain}`);
+            await iptables("-t", "filter", "-F", "TSNET-FORWARD");
+            rules.forget();
+            assert.equal(await rules.change(set, []), true, `${table} ${chain}`);
+            if (!needed) await iptables("-t", table, "-F", chain);
+            for (const command of ["-F", "-X"]) await iptables("-t", table, command, "theirs");
+            assert.deepEqual((await saved(family)).sort(), before.sort(), `${table} ${chain}`);
+          }
+          await rules.change([], set);
+        }
+      });
+
+    if (variant === "nf_tables")
+      it("cannot be put right beside such a rule in a built-in chain that leads to them, and that is named", async () => {
+        for (const family of [4, 6] as const) {
+          const rules = open(family);
+          const set = ruleSets().find((one) => one.family === family)?.rules ?? assert.fail();
+          for (const { from, to } of hooks(family)) {
+            await rules.change(set, []);
+            const before = await saved(family);
+            await run([program(family, ""), "-w", "-t", to.table, "-A", from, "-j", "ACCEPT"]);
+            await addNativeRule(family, to.table, from, "meta skuid 1000");
+            rules.forget();
+            await assert.rejects(rules.change([], set), (error: Error) => {
+              const chain = `KernelError: ${program(family, "")} -w 10 -t ${to.table} -S ${from}`;
+              const why = "the chain has a rule that only nft can read; move that to a table of its own";
+              assert.equal(String(error), `${chain}: ${why}`);
+              return true;
+            });
+            await run([program(family, ""), "-w", "-t", to.table, "-F", from]);
+            rules.forget();
+            await rules.change(set, []);
+            assert.deepEqual((await saved(family)).sort(), before.sort());
+            await rules.change([], set);
+          }
+        }
+      });
+
+    if (variant === "nf_tables")
+      it("are put right where somebody put such a rule in one of their chains", async () => {
+        for (const family of [4, 6] as const) {
+          const rules = open(family);
+          const set = ruleSets().find((one) => one.family === family)?.rules ?? assert.fail();
+          await rules.change(set, []);
+          const before = await saved(family);
+          for (const chain of ["TSNET-ISOLATION", "TSNET-BRIDGES"]) {
+            await addNativeRule(family, "mangle", chain, "meta skuid 1000");
+            rules.forget();
+            await rules.change(set, []);
+            assert.deepEqual((await saved(family)).sort(), before.sort(), chain);
+          }
+          await rules.change([], set);
         }
       });
 
