@@ -143,6 +143,8 @@ function hold(child: ChildProcess | undefined, held: boolean): void {
 
 function failure(program: string, launch: unknown, complaint: string): KernelError {
   const said = complaint
+    // What nf_tables' iptables-restore could not commit is on the line behind its name and version.
+    .replace(/:\s*\n\s*/g, ": ")
     .split("\n")
     .map((line) => line.trim())
     .find((line) => line !== "");

@@ -292,6 +292,17 @@ for (const variant of ["nf_tables", "legacy"] as const)
       const before = await saved(4);
       await assert.rejects(rules.change([bad], []), /^KernelError: .*iptables-restore.*NOWHERE/);
       assert.deepEqual(await saved(4), before);
+      const [iptables = assert.fail()] = opened;
+      // Only nf_tables' says more than the line, and it says that on another.
+      const refusal =
+        variant === "nf_tables"
+          ? /^KernelError: iptables-restore: iptables-restore v\S+ \(nf_tables\): line \d+: CHAIN_DEL failed .*: chain TSNET-ISOLATION$/
+          : /^KernelError: iptables-restore: iptables-restore: line \d+ failed$/;
+      await assert.rejects(
+        iptables.restore("*mangle\n-F TSNET-ISOLATION\n-X TSNET-ISOLATION\nCOMMIT\n"),
+        refusal,
+      );
+      assert.deepEqual(await saved(4), before);
       await rules.change([], set.rules);
       assert.deepEqual(await saved(4), []);
     });

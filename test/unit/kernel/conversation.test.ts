@@ -29,6 +29,25 @@ describe("Conversation", () => {
     assert.equal(await shell.ask(`echo "${DONE}"\n`), "");
   });
 
+  // The second is iptables-restore's of nf_tables, the third that of iptables-legacy.
+  it("says in one line what the program complained of, whichever line that is on", async () => {
+    for (const [complaint, message] of [
+      ["\nno\nTry again", "no"],
+      [
+        "iptables-restore v1.8.9 (nf_tables): \nline 4: CHAIN_DEL failed (Device or resource busy): chain X1",
+        "iptables-restore v1.8.9 (nf_tables): line 4: CHAIN_DEL failed (Device or resource busy): chain X1",
+      ],
+      [
+        "iptables-restore v1.8.9 (legacy): Couldn't load target `X':No such file\n\nError occurred at line: 3",
+        "iptables-restore v1.8.9 (legacy): Couldn't load target `X':No such file",
+      ],
+    ] as const)
+      await assert.rejects(
+        converse("sh").ask(`cat >&2 <<'END'\n${complaint}\nEND\nexit 1\n`),
+        refusal(`sh: ${message}`),
+      );
+  });
+
   it("rejects while there are no descriptors for it, and starts it as soon as there are", async () => {
     const shell = converse("sh");
     const answers = withoutDescriptors(() => [shell.ask("one"), shell.ask(`echo two; echo "${DONE}"\n`)]);
