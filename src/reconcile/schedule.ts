@@ -1,7 +1,17 @@
 import type { Logger } from "pino";
+import { reason } from "../errors.ts";
 
-/** Milliseconds until what failed is tried again. */
+/** Milliseconds until what failed is tried again; twice as long each time that it fails again, up to a minute. */
 const RETRY_MS = 1000;
+const LONGEST_RETRY_MS = 60_000;
+
+/** Work that was asked for. */
+interface Work {
+  readonly afterMs: number;
+  readonly fn: () => Promise<unknown>;
+  /** How long after it failed it is tried again. */
+  readonly retryMs: number;
+}
 
 /** Work that waits. */
 interface Waiting {
@@ -13,8 +23,8 @@ interface Waiting {
 /** Work under way. */
 interface Running {
   end: Promise<void>;
-  /** What was asked for since it began, and how long after its end. */
-  next?: { readonly afterMs: number; readonly fn: () => Promise<unknown> };
+  /** What was asked for since it began, and is to wait from its end. */
+  next?: Work;
 }
 
 /**
@@ -25,6 +35,8 @@ export class Schedule {
   readonly #log: Logger;
   readonly #waiting = new Map<string, Waiting>();
   readonly #running = new Map<string, Running>();
+  /** Why what is under a key failed the last time, while it does. */
+  readonly #failures = new Map<string, string>();
   #stopped = false;
 
   constructor(log: Logger) {
@@ -36,28 +48,12 @@ export class Schedule {
   }
 
   /**
-   * Runs something after a while, and again a second after it failed. While that waits, a second call under its key
-   * changes nothing but for a nearer time; while it runs, a call is for the time after.
+   * Runs something after a while, and again when it failed: a second later, and then later and later, unless it is asked
+   * for meanwhile. While that waits, a second call under its key changes nothing but for a nearer time; while it runs,
+   * a call is for the time after.
    */
   soon(key: string, afterMs: number, fn: () => Promise<unknown>): void {
-    if (this.#stopped) return;
-    const underWay = this.#running.get(key);
-    if (underWay) {
-      if (!underWay.next || afterMs < underWay.next.afterMs) underWay.next = { afterMs, fn };
-      return;
-    }
-    const due = performance.now() + afterMs;
-    const waiting = this.#waiting.get(key);
-    if (waiting && waiting.due <= due) return;
-    clearTimeout(waiting?.timer);
-    const timer = setTimeout(() => {
-      this.#waiting.delete(key);
-      // It may ask for more before it is waited for.
-      const running: Running = { end: Promise.resolve() };
-      this.#running.set(key, running);
-      running.end = this.#run(key, fn);
-    }, afterMs);
-    this.#waiting.set(key, { timer, due });
+    this.#ask(key, { afterMs, fn, retryMs: RETRY_MS });
   }
 
   /** Runs something a second from now. */
@@ -72,15 +68,41 @@ export class Schedule {
     await Promise.all([...this.#running.values()].map(({ end }) => end));
   }
 
-  async #run(key: string, fn: () => Promise<unknown>): Promise<void> {
+  #ask(key: string, work: Work): void {
+    if (this.#stopped) return;
+    const { afterMs } = work;
+    const underWay = this.#running.get(key);
+    if (underWay) {
+      if (!underWay.next || afterMs < underWay.next.afterMs) underWay.next = work;
+      return;
+    }
+    const due = performance.now() + afterMs;
+    const waiting = this.#waiting.get(key);
+    if (waiting && waiting.due <= due) return;
+    clearTimeout(waiting?.timer);
+    const timer = setTimeout(() => {
+      this.#waiting.delete(key);
+      // It may ask for more before it is waited for.
+      const running: Running = { end: Promise.resolve() };
+      this.#running.set(key, running);
+      running.end = this.#run(key, work);
+    }, afterMs);
+    this.#waiting.set(key, { timer, due });
+  }
+
+  async #run(key: string, { fn, retryMs }: Work): Promise<void> {
     try {
       await fn();
+      this.#failures.delete(key);
     } catch (error) {
-      this.#log.error({ err: error }, "repair failed; will try again");
-      this.later(key, fn);
+      // A log that says the same for hours hides what else it says.
+      if (reason(error) !== this.#failures.get(key))
+        this.#log.error({ err: error }, "repair failed; will try again");
+      this.#failures.set(key, reason(error));
+      this.#ask(key, { afterMs: retryMs, fn, retryMs: Math.min(2 * retryMs, LONGEST_RETRY_MS) });
     }
     const next = this.#running.get(key)?.next;
     this.#running.delete(key);
-    if (next) this.soon(key, next.afterMs, next.fn);
+    if (next) this.#ask(key, next);
   }
 }

@@ -71,7 +71,56 @@ describe("Schedule", () => {
     await clock.pass(0);
     await clock.pass(100);
     assert.deepEqual(began, ["first", "first", "next"]);
-    assert.equal(lines.filter(({ level }) => level === "error").length, 2);
+  });
+
+  it("waits twice as long each time that it fails again, up to a minute, until it succeeds or is asked for", async () => {
+    const fail = async () => {
+      end.at(-1)?.(new Error("no"));
+      await clock.pass(0);
+    };
+    const beginsAfter = async (ms: number) => {
+      const before = began.length;
+      await clock.pass(ms - 1);
+      assert.equal(began.length, before, `it began before ${ms} ms`);
+      await clock.pass(1);
+      assert.equal(began.length, before + 1, `it did not begin after ${ms} ms`);
+    };
+    schedule.soon("a", 0, work("a"));
+    await clock.pass(0);
+    for (const ms of [1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]) {
+      await fail();
+      await beginsAfter(ms);
+    }
+    await fail();
+    schedule.soon("a", 100, work("a"));
+    await beginsAfter(100);
+    await fail();
+    await beginsAfter(1000);
+    await fail();
+    await beginsAfter(2000);
+    end.at(-1)?.();
+    await clock.pass(0);
+    schedule.soon("a", 0, work("a"));
+    await clock.pass(0);
+    await fail();
+    await beginsAfter(1000);
+  });
+
+  it("tells once why something fails, until that is something else or it has succeeded", async () => {
+    for (const outcome of ["no", "no", "never", "never", undefined, "never"]) {
+      schedule.soon("a", 0, work("a"));
+      await clock.pass(0);
+      end.at(-1)?.(outcome === undefined ? undefined : new Error(outcome));
+      await clock.pass(0);
+    }
+    schedule.soon("b", 0, work("b"));
+    await clock.pass(0);
+    end.at(-1)?.(new Error("never"));
+    await clock.pass(0);
+    assert.deepEqual(
+      lines.map(({ level, err }) => [level, (err as Error).message]),
+      ["no", "never", "never", "never"].map((text) => ["error", text]),
+    );
   });
 
   it("waits for what is under way when it is stopped, and does no more", async () => {
