@@ -1,5 +1,5 @@
 import type { Driver } from "../driver.ts";
-import { reason } from "../errors.ts";
+import { TsnetError, reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import { watchLegacyRules } from "../kernel/legacy-rules.ts";
 import { watchRules } from "../kernel/nft-events.ts";
@@ -19,6 +19,8 @@ export class RuleRepair {
   readonly #firewall: Firewall;
   readonly #health: Health;
   readonly #schedule: Schedule;
+  /** Why what holds all rules together could not be put right; empty if it could. */
+  #unsettled = "";
 
   constructor(driver: Driver, state: State, firewall: Firewall, health: Health, schedule: Schedule) {
     this.#driver = driver;
@@ -39,29 +41,44 @@ export class RuleRepair {
     };
   }
 
-  /** Puts chains, jumps and standing rules right. */
+  /** Puts chains, jumps and standing rules right, without which no network's rules are worth anything. */
   async settle(): Promise<void> {
-    for (const change of await this.#firewall.settle()) this.#health.repaired("rules", change);
+    try {
+      for (const change of await this.#firewall.settle()) this.#health.repaired("rules", change);
+      this.#unsettled = "";
+    } catch (error) {
+      this.#unsettled = reason(error);
+      for (const { id } of this.#state.networks()) this.#report(id, "");
+      throw error;
+    }
   }
 
   /** Puts a network's rules right. */
   async network(id: string): Promise<void> {
-    await this.#driver.exclusively(id, async () => {
+    if (!(await this.#network(id))) this.#schedule.later(KEY, () => this.#look());
+  }
+
+  /** @returns false if it could not be done: whatever is wrong with them, the other networks must have theirs */
+  async #network(id: string): Promise<boolean> {
+    return await this.#driver.exclusively(id, async () => {
       const network = this.#state.network(id);
-      if (!network) return;
-      const owner = `rules ${id}`;
+      if (!network) return true;
       try {
         const wanted = this.#driver.rules(network);
         const { missing, extra } = await this.#firewall.repair(ruleComment(id), wanted);
         for (const rule of missing) this.#health.repaired("rules", rule);
         for (const rule of extra) this.#health.repaired("orphan", `rule ${rule}`);
-        this.#health.report(owner, "");
+        this.#report(id, "");
+        return true;
       } catch (error) {
-        // Whatever is wrong with them, the other networks must have theirs.
-        this.#health.report(owner, reason(error));
-        this.#schedule.later(KEY, () => this.#look());
+        this.#report(id, reason(error));
+        return false;
       }
     });
+  }
+
+  #report(id: string, text: string): void {
+    this.#health.report(`rules ${id}`, this.#unsettled || text);
   }
 
   /** Deletes the rules of networks that are not on record. */
@@ -82,8 +99,11 @@ export class RuleRepair {
     const before = this.#health.repairs;
     this.#firewall.forget();
     await this.settle();
-    for (const { id } of this.#state.networks()) await this.network(id);
+    const failed: string[] = [];
+    for (const { id } of this.#state.networks()) if (!(await this.#network(id))) failed.push(id);
     await this.sweep();
+    if (failed.length > 0)
+      throw new TsnetError("kernel", `rules of network ${failed.join(", ")} cannot be put right`);
     // Whoever takes rules away by several commands may have gone on meanwhile.
     if (this.#health.repairs > before) this.#schedule.later(KEY, () => this.#look());
   }

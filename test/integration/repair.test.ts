@@ -17,6 +17,7 @@ import {
   setSysctl,
   wipe,
 } from "../support/isolated.ts";
+import { addNativeRule } from "../support/native-rule.ts";
 import { NETWORKS, PORTS, bridgeOf, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { DOCKER0, Site } from "../support/site.ts";
@@ -322,6 +323,33 @@ describe("Reconciler", () => {
     assert.deepEqual([...site.reconciler.health.degraded], []);
     assert.equal(errors().length, 1);
     assert.ok(await ipLink(PORT));
+  });
+
+  it("tells once of what no rule can be put right beside, and repairs as soon as it is gone", async () => {
+    await run(["iptables", "-w", "-A", "FORWARD", "-j", "ACCEPT"]);
+    await site.reconciler.start();
+    await addNativeRule(4, "filter", "FORWARD", "meta skuid 1000");
+    const owner = `rules ${network.id}`;
+    const { degraded } = site.reconciler.health;
+    await until("it is degraded", () => degraded.has(owner), { timeoutMs: 1000 });
+    assert.match(
+      degraded.get(owner) ?? "",
+      /-t filter -S FORWARD: the chain has a rule that only nft can read/,
+    );
+    await run(["iptables", "-w", "-t", "mangle", "-F", "TSNET-ISOLATION"]);
+    // It is tried again meanwhile, one and three seconds after the last change.
+    await sleep(3500);
+    const errors = site.lines.filter(({ level }) => level === "error");
+    assert.deepEqual(
+      errors.map(({ msg }) => msg),
+      ["degraded: cannot be repaired", "repair failed; will try again"],
+    );
+    await run(["iptables", "-w", "-F", "FORWARD"]);
+    await run(["iptables", "-w", "-A", "FORWARD", "-j", "ACCEPT"]);
+    await until("it is no longer", () => !site.reconciler.health.degraded.has(owner), { timeoutMs: 1000 });
+    await run(["iptables", "-w", "-D", "FORWARD", "-j", "ACCEPT"]);
+    await until("all is repaired", async () => (await assertRepaired("all"), true), { timeoutMs: 2000 });
+    assert.equal(site.lines.filter(({ level }) => level === "error").length, errors.length);
   });
 
   it("does not report what fails once, as when something is deleted in the midst of its repair", async () => {
