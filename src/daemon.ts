@@ -15,6 +15,7 @@ import { Driver } from "./driver.ts";
 import { Firewall } from "./firewall/firewall.ts";
 import { Firewalld } from "./firewalld/firewalld.ts";
 import { Host } from "./kernel/host.ts";
+import { tellReady } from "./kernel/service-manager.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
 import { lockDirectory } from "./store/directory-lock.ts";
 import { State } from "./store/state.ts";
@@ -61,6 +62,7 @@ export async function daemon(config: Config): Promise<void> {
   process.once("SIGTERM", (signal) => void stop(signal));
   process.once("SIGINT", (signal) => void stop(signal));
   log.info({ socket: config.socket, networks: state.networks().length }, "listening");
+  tellReady();
   await started;
 }
 

@@ -1,14 +1,13 @@
-import { lstatSync, mkdirSync, rmSync } from "node:fs";
+import { chmodSync, lstatSync, mkdirSync, rmSync } from "node:fs";
 import { type RequestListener, type Server, createServer } from "node:http";
 import { type Socket, connect } from "node:net";
 import { dirname } from "node:path";
 import { InvalidError, TsnetError, reason } from "../errors.ts";
+import { passedSocket } from "../kernel/service-manager.ts";
 import { unixSocketOwner } from "../kernel/socket-owner.ts";
 
-/** First descriptor that systemd passes (sd_listen_fds(3)). */
-const SD_LISTEN_FDS_START = 3;
 /** Owner only: whoever may speak to the socket may change the host's network. */
-const UMASK = 0o177;
+const MODE = 0o600;
 /**
  * Connections that wait to be taken, as many as the kernel allows by default (net.core.somaxconn): one more is
  * refused at once (EAGAIN, unix(7)), which the engine does not try again.
@@ -36,13 +35,16 @@ export async function listen(handler: RequestListener, path: string): Promise<Li
   // Nor one that it opened to have it at hand.
   server.headersTimeout = 0;
   const listening = new Closable(server);
-  if (passedByServiceManager()) {
-    await opened(server, () => server.listen({ fd: SD_LISTEN_FDS_START }));
+  const passed = passedSocket();
+  if (passed) {
+    // Without a SocketMode= systemd lets everybody speak to it (systemd.socket(5)).
+    chmodSync(passed.path, MODE);
+    await opened(server, () => server.listen({ fd: passed.fd }, BACKLOG));
     return listening;
   }
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   await removeStale(path);
-  const before = process.umask(UMASK);
+  const before = process.umask(~MODE & 0o777);
   try {
     await opened(server, () => server.listen({ path, backlog: BACKLOG }));
     return listening;
@@ -74,10 +76,6 @@ class Closable implements Listening {
     await closed;
     clearInterval(sweep);
   }
-}
-
-function passedByServiceManager(): boolean {
-  return process.env["LISTEN_PID"] === String(process.pid) && Number(process.env["LISTEN_FDS"]) > 0;
 }
 
 function opened(server: Server, start: () => void): Promise<void> {

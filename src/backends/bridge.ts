@@ -157,12 +157,12 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
             mtu,
           }),
       ...(adopted ? [] : bridgeSysctls(name, hostHasIpv6(network))),
-      // A port published on 127.0.0.1 has its answers come in here with that destination.
+      ...gateways.map((cidr) => bridgeAddress(this.#host, name, cidr, adopted)),
+      this.#firewall.rules(`rules of network ${network.id}`, rulesOf(network)),
+      // A port published on 127.0.0.1 has its answers come in here with that destination; the rules keep out all else.
       ...(network.internal || network.ipv4.length === 0
         ? []
         : [sysctl(routeLocalnet(name), "1", network.found.routeLocalnet)]),
-      ...gateways.map((cidr) => bridgeAddress(this.#host, name, cidr, adopted)),
-      this.#firewall.rules(`rules of network ${network.id}`, rulesOf(network)),
     ];
   }
 

@@ -1,5 +1,5 @@
 import { type Family, bracketed, ipBytes, parseIp } from "../ip.ts";
-import { close, failure, libc, socket } from "./libc.ts";
+import { close, failure, getsockname, libc, socket } from "./libc.ts";
 import { receiveOnlyFrom } from "./socket-filter.ts";
 import { setOption } from "./socket-option.ts";
 
@@ -18,7 +18,6 @@ const SOCK_CLOEXEC = 0x80000;
 
 const bind = libc.func("int bind(int, const void *, uint32)");
 const listen = libc.func("int listen(int, int)");
-const getsockname = libc.func("int getsockname(int, _Out_ uint8_t *, _Inout_ uint32 *)");
 
 /**
  * A socket that has the port, and receives nothing until it is told from whom (see socket-filter.ts).

@@ -15,6 +15,13 @@ export const socket = libc.func("int socket(int, int, int)") as (
 /** close(2). */
 export const close = libc.func("int close(int)") as (fd: number) => number;
 
+/** getsockname(2). */
+export const getsockname = libc.func("int getsockname(int, _Out_ uint8_t *, _Inout_ uint32 *)") as (
+  fd: number,
+  name: Buffer,
+  size: [number],
+) => number;
+
 /** Why the call that was made last on this thread has failed. */
 export function failure(command: string): KernelError {
   return new KernelError(command, getSystemErrorName(-koffi.errno()));

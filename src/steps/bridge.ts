@@ -151,7 +151,14 @@ async function addPair(host: Host, spec: VethSpec, master: Link): Promise<void> 
     up: true,
   } as const;
   await addPort(host, master, { ...port, peer, ...big });
-  await host.links.set(name, { alias, isolated, linkLocal: false });
+  try {
+    await host.links.set(name, { alias, isolated, linkLocal: false });
+  } catch (error) {
+    if (!isErrno(error, "ENOTSUP")) throw error;
+    // Somebody has taken it off the bridge: systemd-networkd does with every link that it was told to manage.
+    await host.links.set(name, { master: master.index });
+    await host.links.set(name, { alias, isolated, linkLocal: false });
+  }
   if (!spec.adopted && master.gsoMaxSize < limit) await raisePackets(host, bridge);
 }
 

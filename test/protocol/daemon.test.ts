@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   closeSync,
   existsSync,
@@ -12,11 +14,18 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { run } from "../lab/command.ts";
 import { Daemon, type Places } from "../support/daemon.ts";
 import { EngineClient, encode, head } from "../support/engine-client.ts";
 import { createNetwork, id } from "../support/requests.ts";
 import { listeningSocket } from "../support/unix-socket.ts";
 import { until } from "../support/until.ts";
+
+/** Writes out what comes to a datagram socket of that path (unix(7)). */
+const RECEIVE = `
+  my $socket = IO::Socket::UNIX->new(Type => SOCK_DGRAM, Local => $ARGV[0]) or die $!;
+  $socket->recv(my $text, 100);
+  print $text;`;
 
 describe("tsnet daemon", () => {
   let dir: string;
@@ -175,9 +184,26 @@ describe("tsnet daemon", () => {
     assert.deepEqual((await reply).body, { Implements: ["NetworkDriver"] });
     early.close();
     assert.equal(existsSync(at.socket), false, "it listens on its own as well");
+    assert.equal(statSync(systemds).mode & 0o777, 0o600, "everybody may speak to it");
+    const { stdout } = await run(["ss", "-Hlx", "src", `unix:${systemds}`]);
+    assert.match(stdout, /LISTEN\s+\d+\s+4096\s/);
     daemon.signal("SIGTERM");
     assert.equal(await daemon.ended(), 0);
     assert.ok(existsSync(systemds), "systemd's socket file was removed");
+  });
+
+  it("tells the service manager that it is ready, once it answers", async () => {
+    const at = places("one");
+    const notified = join(dir, "notify.sock");
+    const told = spawn("perl", ["-MIO::Socket::UNIX", "-e", RECEIVE, notified]);
+    await until("somebody to be told", () => existsSync(notified));
+    const daemon = start(at, { prepare: `export NOTIFY_SOCKET=${notified}` });
+    const [text] = (await once(told.stdout, "data")) as [Buffer];
+    assert.equal(text.toString(), "READY=1");
+    const client = await EngineClient.open(at.socket);
+    assert.equal((await client.call("Plugin.Activate")).status, 200);
+    client.close();
+    await daemon.kill();
   });
 
   for (const signal of ["SIGTERM", "SIGINT"] as const)

@@ -54,7 +54,7 @@ describe("BridgeBackend", () => {
   });
   const plan = (kind: string, found?: Found) => backend.network(network(kind, found)).map(({ what }) => what);
 
-  it("plans a network from the bridge up, its rules last", () => {
+  it("plans a network from the bridge up, and lets in what its rules keep out after them", () => {
     assert.deepEqual(plan("dual stack"), [
       "sysctl net/ipv4/ip_forward=1",
       "sysctl net/ipv6/conf/all/forwarding=1",
@@ -62,10 +62,10 @@ describe("BridgeBackend", () => {
       "sysctl net/ipv6/conf/ts-000001aaaaaa/accept_ra=0",
       "sysctl net/ipv6/conf/ts-000001aaaaaa/accept_dad=0",
       "sysctl net/ipv6/conf/ts-000001aaaaaa/disable_ipv6=0",
-      "sysctl net/ipv4/conf/ts-000001aaaaaa/route_localnet=1",
       "address 10.1.0.1/16 dev ts-000001aaaaaa",
       "address fd01::1/64 dev ts-000001aaaaaa",
       `rules of network ${network("dual stack").id}`,
+      "sysctl net/ipv4/conf/ts-000001aaaaaa/route_localnet=1",
     ]);
   });
 

@@ -28,7 +28,7 @@ describe("SystemBus", () => {
       theirs.write(WELCOME);
     });
     bus = await SystemBus.connect(path);
-    bus.onSignal = ({ member, body }) => heard.push([member, ...body].join(" "));
+    bus.onSignal = ({ member, body }) => heard.push(`${member} ${JSON.stringify(body)}`);
   });
   afterEach(() => {
     bus.close();
@@ -44,7 +44,7 @@ describe("SystemBus", () => {
     broken.writeUInt32LE(0xff_ffff, broken.length - 14);
     theirs.write(Buffer.concat([broken, signal("Whole", "x")]));
     await until("the second one", () => heard.length > 0);
-    assert.deepEqual(heard, ["Whole x"]);
+    assert.deepEqual(heard, ['Whole ["x"]']);
   });
 
   it("leaves where somebody sends more than anybody needs to say", async () => {
