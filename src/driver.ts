@@ -266,6 +266,11 @@ export class Driver {
     return this.#backend(network).rules(network, this.#state.endpoints(network.id));
   }
 
+  /** The network's rules were not these, and are again. */
+  async onRules(network: Network): Promise<void> {
+    await this.#backend(network).onRules?.(this.#state.endpoints(network.id));
+  }
+
   /** Links of the host's that the network sits on, nearest first. */
   parents(network: Network): string[] {
     return this.#backend(network).parents?.(network) ?? [];

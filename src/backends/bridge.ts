@@ -228,9 +228,12 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       ruleComment(network.id),
       this.rules(network, endpoints),
     );
-    if (missing.length + extra.length === 0) return;
-    for (const endpoint of endpoints.filter((candidate) => candidate.sandbox === sandbox))
-      await this.#publisher.forget(endpoint);
+    if (missing.length + extra.length > 0)
+      await this.onRules(endpoints.filter((endpoint) => endpoint.sandbox === sandbox));
+  }
+
+  async onRules(endpoints: readonly Endpoint[]): Promise<void> {
+    await Promise.all(endpoints.map((endpoint) => this.#publisher.forget(endpoint)));
   }
 
   async isGone({ id, sandbox }: Endpoint): Promise<boolean> {

@@ -44,7 +44,11 @@ export class RuleRepair {
   /** Puts chains, jumps and standing rules right, without which no network's rules are worth anything. */
   async settle(): Promise<void> {
     try {
-      for (const change of await this.#firewall.settle()) this.#health.repaired("rules", change);
+      const changes = await this.#firewall.settle();
+      for (const change of changes) this.#health.repaired("rules", change);
+      // Without the way there no rule of theirs was asked.
+      if (changes.length > 0)
+        await Promise.all(this.#state.networks().map((one) => this.#driver.onRules(one)));
       this.#unsettled = "";
     } catch (error) {
       this.#unsettled = reason(error);
@@ -68,6 +72,7 @@ export class RuleRepair {
         const { missing, extra } = await this.#firewall.repair(ruleComment(id), wanted);
         for (const rule of missing) this.#health.repaired("rules", rule);
         for (const rule of extra) this.#health.repaired("orphan", `rule ${rule}`);
+        if (missing.length + extra.length > 0) await this.#driver.onRules(network);
         this.#report(id, "");
         return true;
       } catch (error) {

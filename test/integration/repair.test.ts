@@ -21,6 +21,7 @@ import { addNativeRule } from "../support/native-rule.ts";
 import { NETWORKS, PORTS, bridgeOf, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { DOCKER0, Site } from "../support/site.ts";
+import { sendUdp, trackFlows, udpFlows } from "../support/flows.ts";
 import { until } from "../support/until.ts";
 
 const DUAL = NETWORKS["dual stack"] ?? assert.fail();
@@ -363,6 +364,18 @@ describe("Reconciler", () => {
       [],
     );
     assert.deepEqual([...site.reconciler.health.degraded], []);
+  });
+
+  it("has what came to a published port while its rule was gone looked at anew", async () => {
+    const [address, port] = ["10.1.0.1", 5353];
+    await site.driver.publish(network.id, endpoint.id, PORTS);
+    await site.reconciler.start();
+    await trackFlows();
+    // By its rules alone: the plan of an endpoint looks after that itself.
+    await run(["iptables", "-w", "-t", "nat", "-F", "TSNET-PORTS"]);
+    await sendUdp([{ address, port }]);
+    await until("its flow to be forgotten", () => udpFlows([port]).length === 0);
+    assert.ok((await ruleLines(4)).some((rule) => rule.includes("--dport 5353")));
   });
 
   it("closes the host again when its policy went with all rules, and leaves a policy alone that was opened by itself", async () => {

@@ -44,6 +44,9 @@ export class Faults {
       onSiblings: async (network, endpoints, sandbox) => {
         await backend.onSiblings?.(network, endpoints, sandbox);
       },
+      onRules: async (endpoints) => {
+        await backend.onRules?.(endpoints);
+      },
       rules: (network, endpoints) => backend.rules(network, endpoints),
     };
   }
