@@ -99,8 +99,8 @@ export class HostAccess {
   }
 
   /** Those reserved for the host, then the parent's own that it can use, those that will last first. */
-  async #addresses({ ipv4, ipv6 }: Network, parent: string): Promise<HostAddresses[]> {
-    const link = await this.#host.links.get(parent);
+  async #addresses({ id, ipv4, ipv6 }: Network, parent: string): Promise<HostAddresses[]> {
+    const link = (await this.#host.links.get(parent)) ?? (await this.#renamed(id));
     const all = link ? await this.#host.addresses.on(link) : [];
     const there = all
       .filter(({ usable }) => usable)
@@ -110,6 +110,12 @@ export class HostAccess {
       pool,
       addresses: [...new Set([...reserved(pool), ...there.filter((address) => has(pool, address))])],
     }));
+  }
+
+  /** The parent while it is called otherwise: S and the containers go on working there, and with the same addresses. */
+  async #renamed(network: string): Promise<Link | undefined> {
+    const shim = await this.#host.links.get(shimName(network));
+    return shim?.lower && !shim.lowerElsewhere ? await this.#host.links.at(shim.lower) : undefined;
   }
 }
 

@@ -28,6 +28,7 @@ const IFLA = {
   NET_NS_FD: 28,
   EXT_MASK: 29,
   CARRIER: 33,
+  LINK_NETNSID: 37,
   GSO_MAX_SIZE: 41,
   GRO_MAX_SIZE: 58,
   TSO_MAX_SIZE: 59,
@@ -65,6 +66,10 @@ export interface Link {
   readonly ethernet: boolean;
   /** Index of the bridge it is a port of; 0 for none. */
   readonly master: number;
+  /** Index of the link it sits on, or of a veth pair's other end; 0 for none. */
+  readonly lower: number;
+  /** Whether that one is in another namespace, and its index that of there. */
+  readonly lowerElsewhere: boolean;
   readonly alias: string;
   readonly group: number;
   /** As a bridge port: cut off from the other isolated ports. */
@@ -229,6 +234,8 @@ export function parseLink(payload: Buffer): Link {
     carrier: found.get(IFLA.CARRIER)?.[0] === 1,
     ethernet: payload.readUInt16LE(2) === ARPHRD_ETHER,
     master: readU32(found.get(IFLA.MASTER)),
+    lower: readU32(found.get(IFLA.LINK)),
+    lowerElsewhere: found.has(IFLA.LINK_NETNSID),
     alias: readText(found.get(IFLA.IFALIAS)),
     group: readU32(found.get(IFLA.GROUP)),
     isolated: port.get(BRPORT.ISOLATED)?.[0] === 1,

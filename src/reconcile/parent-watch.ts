@@ -13,6 +13,8 @@ export class ParentWatch {
   readonly #state: State;
   /** How each parent was when it was last seen, by its name. */
   readonly #seen = new Map<string, string>();
+  /** What every link was last called, by its index: of a rename the kernel tells the new name alone. */
+  #names = new Map<number, string>();
   /** The networks on each parent, worked out for the networks beside it: most hosts have none, and events come often. */
   #onParent: ReadonlyMap<string, readonly Network[]> = new Map();
   #networks: readonly Network[] = [];
@@ -32,17 +34,35 @@ export class ParentWatch {
     return this.#parents().get(link) ?? [];
   }
 
+  /** Learns what the links are called, before all of it is looked at: events may have been lost, or not heard yet. */
+  async learn(host: Host): Promise<void> {
+    const links = await host.links.list();
+    this.#names = new Map(links.map(({ index, name }) => [index, name]));
+    this.#seen.clear();
+  }
+
   /**
    * The networks that have to be looked after because of a change to a link. The kernel also tells of a parent
    * whenever a link on it comes or goes, which is nothing to look after all of them for; see {@link missing}.
    */
-  changed({ name, index, up, carrier, mtu, gsoMaxSize }: Link, gone: boolean): readonly Network[] {
+  changed(link: Link, gone: boolean): readonly Network[] {
+    const { name, index, up, carrier, mtu, gsoMaxSize } = link;
+    const former = this.#names.get(index) ?? name;
+    if (gone) this.#names.delete(index);
+    else this.#names.set(index, name);
+    return [
+      ...(former === name ? [] : this.#unlessSeen(former, "gone")),
+      ...this.#unlessSeen(name, gone ? "gone" : [index, up, carrier, mtu, gsoMaxSize].join(" ")),
+    ];
+  }
+
+  /** The networks on a link, unless it was seen like this before. */
+  #unlessSeen(name: string, now: string): readonly Network[] {
     const networks = this.on(name);
     if (networks.length === 0) {
       this.#seen.delete(name);
       return [];
     }
-    const now = gone ? "gone" : [index, up, carrier, mtu, gsoMaxSize].join(" ");
     if (this.#seen.get(name) === now) return [];
     this.#seen.set(name, now);
     return networks;

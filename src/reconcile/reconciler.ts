@@ -125,6 +125,7 @@ export class Reconciler {
       }
     };
     this.#firewall.forget();
+    await attempt(() => this.#parents.learn(this.#host));
     await attempt(() => this.#bridges());
     await this.#abreast.each(this.#state.networks(), ({ id }) =>
       attempt(async () => {

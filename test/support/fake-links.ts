@@ -19,6 +19,8 @@ export class FakeLinks {
     const defaults = { mac: "02:00:00:00:00:01", mtu: 1500, up: true, carrier: true, ethernet: true };
     const rest = {
       master: 0,
+      lower: 0,
+      lowerElsewhere: false,
       alias: "",
       group: 0,
       isolated: false,
