@@ -16,6 +16,7 @@ import { ParentWatch } from "./parent-watch.ts";
 import { RuleRepair } from "./rule-repair.ts";
 import { Schedule } from "./schedule.ts";
 import { type Step, repairAll } from "../step.ts";
+import { leaveToOthers } from "../steps/parent.ts";
 import type { State } from "../store/state.ts";
 
 /** Milliseconds between two looks at everything. */
@@ -241,13 +242,15 @@ export class Reconciler {
     this.#host.discardLeavings();
     const marked = (await this.#host.links.list()).filter(({ group }) => group === LINK_GROUP);
     const nameless = new Set(marked.filter(({ alias }) => !alias).map(({ index }) => index));
-    for (const { name, kind, alias, index } of marked) {
+    for (const link of marked) {
+      const { name, kind, alias, index } = link;
       // The far end of a pair has no alias, and goes with its near end.
       if ((isContainerEnd(name) && kind === "veth") || this.#isWanted(alias)) continue;
       // A link gets its alias just after it was made: without one it is an orphan the second time it is seen.
       if (!alias && !this.#nameless.has(index)) continue;
-      this.health.repaired("orphan", `link ${name} of ${alias || "nobody"}`);
-      await this.#host.discard(name);
+      const used = ownerOf(alias)?.kind === "parent" && (await leaveToOthers(this.#host, link));
+      this.health.repaired("orphan", `link ${name} of ${alias || "nobody"}${used ? ", left to others" : ""}`);
+      if (!used) await this.#host.discard(name);
     }
     this.#nameless = nameless;
   }

@@ -59,8 +59,8 @@ export interface Joined {
  * Milliseconds to wait for a link of a sandbox that is no more: the kernel takes a namespace down some time after its last
  * process, when an engine that was killed is back and starts the same container again.
  */
-const GONE_MS = 2000;
-const LOOK_AGAIN_MS = 20;
+export const GONE_MS = 2000;
+export const LOOK_AGAIN_MS = 20;
 
 /** MTU of a stand-in: no packet passes it. */
 const STAND_IN_MTU = 1500;

@@ -1,7 +1,10 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { KernelError, isErrno } from "../errors.ts";
-import { LINK_GROUP } from "../names.ts";
+import { LEAVING_GROUP, LINK_GROUP } from "../names.ts";
 import type { Step } from "../step.ts";
 import type { Host } from "../kernel/host.ts";
+import type { Link } from "../kernel/link.ts";
+import { GONE_MS, LOOK_AGAIN_MS } from "./macvlan.ts";
 import { discardOwn, isForeign, mustBeOurs, settle } from "./own-link.ts";
 
 /** A link that leads nowhere: what is sent through it is dropped. */
@@ -65,9 +68,59 @@ export function vlanLink(host: Host, { name, alias, base, id }: VlanSpec): Step 
       return true;
     },
     async revert() {
+      const there = await host.link(name);
+      if (there?.alias === alias && (await leaveToOthers(host, there))) return;
       await discardOwn(host, name, alias);
     },
   };
+}
+
+/**
+ * Gives up a VLAN that tsnet made and others use by now: it would take their links with it, those inside containers for
+ * good. From then on it is as one that was there before.
+ *
+ * @returns whether somebody uses it
+ */
+export async function leaveToOthers(host: Host, vlan: Link): Promise<boolean> {
+  const deadline = Date.now() + GONE_MS;
+  let used = await isUsedHere(host, vlan);
+  while (!used && (await isUsedElsewhere(host, vlan))) {
+    // It may be a container's of tsnet's whose namespace the kernel is taking down.
+    used = Date.now() > deadline;
+    await sleep(LOOK_AGAIN_MS);
+  }
+  if (used) await host.links.set(vlan.name, { alias: "", group: 0 });
+  return used;
+}
+
+/** Whether the host gave a link an address, made it a port, or put another one on it. */
+async function isUsedHere(host: Host, { index, master }: Link): Promise<boolean> {
+  if (master !== 0) return true;
+  const [links, addresses] = await Promise.all([host.links.list(), host.addresses.on({ index })]);
+  // Those the kernel gives by itself.
+  if (addresses.some(({ cidr }) => !cidr.startsWith("fe80:"))) return true;
+  return links.some((link) => isOn(link, index) && !isOwn(link));
+}
+
+/** Whether a link that cannot be seen from here is on it: a macvlan that is up tells it a MAC to take frames for. */
+async function isUsedElsewhere(host: Host, { index, mac: itsOwn }: Link): Promise<boolean> {
+  const [taken, links] = await Promise.all([host.neighbours.takenBy(index), host.links.list()]);
+  const known = links.filter((link) => isOn(link, index)).map(({ mac }) => mac);
+  return [...taken].some((mac) => !isMulticast(mac) && mac !== itsOwn && !known.includes(mac));
+}
+
+function isOn({ lower, lowerElsewhere }: Link, index: number): boolean {
+  return lower === index && !lowerElsewhere;
+}
+
+/** Whether it goes with its last network as well, or is going. */
+function isOwn({ group }: Link): boolean {
+  return group === LINK_GROUP || group === LEAVING_GROUP;
+}
+
+/** The lowest bit of the first byte says so (IEEE 802, the I/G bit). */
+function isMulticast(mac: string): boolean {
+  return (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1;
 }
 
 async function raise(host: Host, name: string): Promise<boolean> {

@@ -66,6 +66,21 @@ describe("a parent that is a VLAN", () => {
     }
   });
 
+  it("stays when its last network goes, as the host's own, while a container that is not tsnet's sits on it", async () => {
+    const others = await host.sandbox();
+    await site.driver.createNetwork(network);
+    await site.driver.createEndpoint(endpoint);
+    await ip(`link add eth0 link ${VLAN} netns ${String(others.pid)} type macvlan mode bridge`);
+    await others.ip("link set eth0 up");
+    const made = (await ipLink(VLAN))?.ifindex;
+    await site.driver.deleteEndpoint(network.id, endpoint.id);
+    await site.driver.deleteNetwork(network.id);
+    const left = await ipLink(VLAN);
+    assert.deepEqual([left?.ifindex, left?.group, left?.ifalias], [made, "default", undefined]);
+    assert.deepEqual(await others.links(), ["eth0", "lo"]);
+    assert.deepEqual(await site.reconcile(), {});
+  });
+
   it("is not changed or deleted if it was there", async () => {
     await ip(`link add link ${PARENT} name ${VLAN} type vlan id 50`, `link set ${VLAN} mtu 1450 up`);
     const before = { host: await hostState(), link: await ipLink(VLAN) };

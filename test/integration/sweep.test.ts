@@ -1,9 +1,13 @@
 import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
+import { vlanLink } from "../../src/steps/parent.ts";
 import { run } from "../lab/command.ts";
-import { hostState, ip, mustBeIsolated, plugWire, wipe } from "../support/isolated.ts";
+import { FakeSandbox } from "../support/fake-sandbox.ts";
+import { hostState, ip, ipLink, mustBeIsolated, plugWire, wipe } from "../support/isolated.ts";
 import { NETWORKS, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { Site } from "../support/site.ts";
+import { until } from "../support/until.ts";
 
 const LOST = id(7);
 const TAG = LOST.slice(0, 12);
@@ -79,6 +83,58 @@ describe("what no record is of", () => {
       assert.deepEqual(await hostState(), before);
       assert.deepEqual(await site.reconcile(), {});
     });
+
+  describe("a VLAN", () => {
+    const name = "wire0.77";
+    const alias = ALIASES[name] ?? assert.fail();
+    let sandbox: FakeSandbox;
+
+    beforeEach(async () => {
+      sandbox = await FakeSandbox.start();
+      await ip(`link add ${name} type ifb`, `link set ${name} group 29811 up`);
+      await run(["ip", "link", "set", name, "alias", alias]);
+    });
+    afterEach(() => sandbox.end());
+
+    for (const [how, remove] of Object.entries<() => Promise<unknown>>({
+      swept: () => site.reconcile(),
+      "deleted with its last network": () =>
+        vlanLink(site.host, { name, alias, base: "wire0", id: 77 }).revert(),
+    })) {
+      for (const [what, use] of Object.entries<() => Promise<unknown>>({
+        "a container has a link on it": () => containerOn(name),
+        "it has a link on it that is down": () => ip(`link add other link ${name} type macvlan`),
+        "it has an address": () => ip(`address add 192.0.2.1/24 dev ${name}`),
+        "it is a port of a bridge": () => ip("link add br0 type bridge", `link set ${name} master br0`),
+      }))
+        it(`is not ${how} but somebody else's from then on where others use it: ${what}`, async () => {
+          await use();
+          const before = await ipLink(name);
+          await remove();
+          const { ifalias, ...after } = (await ipLink(name)) ?? assert.fail();
+          assert.equal(ifalias, undefined);
+          assert.deepEqual({ ...after, ifalias: alias }, { ...before, group: "default" });
+          assert.deepEqual(await site.reconcile(), {});
+        });
+
+      it(`is ${how} with what tsnet has on it, as soon as the kernel has taken down a container's link`, async () => {
+        const shim = `tsm${TAG}`;
+        await ip(`link add ${shim} link ${name} type macvlan mode bridge`, `link set ${shim} group 29811 up`);
+        await run(["ip", "link", "set", shim, "alias", ALIASES[shim] ?? ""]);
+        await containerOn(name);
+        const gone = sleep(300).then(() => sandbox.end());
+        await remove();
+        await gone;
+        await until("it to go", async () => (await ipLink(name)) === undefined);
+        assert.equal(await ipLink(shim), undefined);
+      });
+    }
+
+    async function containerOn(parent: string): Promise<void> {
+      await ip(`link add eth0 link ${parent} netns ${String(sandbox.pid)} type macvlan mode bridge`);
+      await sandbox.ip("link set eth0 up");
+    }
+  });
 
   it("is swept by a daemon that knows of no network, and others' things stay", async () => {
     await site.driver.deleteNetwork(network.id);

@@ -64,6 +64,7 @@ export class FakeLinks {
       links,
       link: links.get,
       addresses: { on: async () => [] },
+      neighbours: { takenBy: async () => new Set() },
       bigPackets: async () => 0,
       discard: async (name: string) => {
         this.calls.push(`discard ${name}`);
