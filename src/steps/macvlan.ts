@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
-import { KernelError, isErrno } from "../errors.ts";
+import { ConflictError, KernelError, isErrno } from "../errors.ts";
 import { FAMILIES, type Family, bare, parseCidr } from "../ip.ts";
 import { LINK_GROUP } from "../names.ts";
 import type { Applied, Step } from "../step.ts";
@@ -81,7 +81,8 @@ export function macvlanLink(host: Host, spec: MacvlanSpec): Step {
       if (there) {
         mustBeOurs(there, there.kind === "veth" ? "veth" : "macvlan", alias);
         if (!parent) return false;
-        if (there.kind === "macvlan") return await settle(host, there, { alias, ...following(spec, parent) });
+        if (there.kind === "macvlan" && sitsOn(there, parent))
+          return await settle(host, there, { alias, ...following(spec, parent) });
         if (joined) return false;
         await host.links.delete(name);
       }
@@ -113,14 +114,15 @@ export function shimLink(
     async apply() {
       const [there, below] = await Promise.all([host.link(name), host.links.get(parent)]);
       if (!below) return false;
-      if (there) {
-        mustBeOurs(there, "macvlan", alias);
-        return await settle(host, there, { alias, mac, mtu: below.mtu });
-      }
+      if (there) mustBeOurs(there, "macvlan", alias);
+      if (there && sitsOn(there, below)) return await settle(host, there, { alias, mac, mtu: below.mtu });
+      const before = there && `link ${await nameBelow(host, there)}`;
+      // No container loses anything with it.
+      if (there) await host.links.delete(name);
       const macvlan = { parent: below.index, mode: "bridge" } as const;
       await host.links.add({ name, kind: "macvlan", group: LINK_GROUP, mac, macvlan });
       await host.links.set(name, { alias, linkLocal: false });
-      return true;
+      return before ?? true;
     },
     async revert() {
       await discardOwn(host, name, alias);
@@ -138,6 +140,31 @@ export function linkUp(host: Host, name: string): Step {
     },
     revert: () => Promise.resolve(),
   };
+}
+
+/**
+ * Whether the parent is the link below: another one may have got its name. Nothing is known before Linux 5.18 where the
+ * two have the same index in two namespaces (nla_put_iflink, net/core/rtnetlink.c).
+ */
+function sitsOn({ lower }: Link, { index }: Link): boolean {
+  return lower === 0 || lower === index;
+}
+
+/**
+ * A container's link that sits on what was called like the parent before stays there. Made again on the parent it
+ * would lose what somebody inside has set up on it, and the connections, if whom they lead to is still behind the other.
+ *
+ * @throws {ConflictError} that says what it sits on
+ */
+async function mustSitOn(host: Host, link: Link, parent: Link): Promise<void> {
+  if (sitsOn(link, parent)) return;
+  throw new ConflictError(
+    `link ${link.name} of the container sits on ${await nameBelow(host, link)}, and another link is called ${parent.name} now; restart the container, or give both links their names back`,
+  );
+}
+
+async function nameBelow(host: Host, { lower }: Link): Promise<string> {
+  return (await host.links.at(lower))?.name ?? "a link that is not here";
 }
 
 /** What follows the parent: packets larger than it takes would have to be cut by the CPU. */
@@ -218,7 +245,10 @@ async function settleInside(host: Host, spec: MacvlanSpec, joined: Joined, paren
     const mine = links.find(({ alias }) => alias === spec.alias);
     // The engine names it before it brings it up.
     if (mine?.up) await look(inside, mine, joined);
-    if (mine?.kind === "macvlan") return await settle(inside, mine, following(spec, parent));
+    if (mine?.kind === "macvlan") {
+      await mustSitOn(host, mine, parent);
+      return await settle(inside, mine, following(spec, parent));
+    }
     // The engine is at it.
     if (mine && !mine.up) return false;
     // With one end the whole pair goes.

@@ -543,6 +543,87 @@ describe("macvlan backend on the kernel", () => {
     }
   });
 
+  describe("a parent whose name another link takes", () => {
+    const network = NETWORKS["dual stack with host access"] ?? assert.fail();
+    const owner = `endpoint ${id(2)}`;
+    const degraded = () => Object.fromEntries(site.reconciler.health.degraded);
+    /** The name of the link below, as iproute2 has it where both are in one namespace. */
+    const below = async (name: string) =>
+      /@(\S+):/.exec((await run(["ip", "link", "show", name])).stdout)?.[1];
+    const swap = async () => {
+      await ip("link set wire0 name old", "link set new name wire0");
+    };
+
+    beforeEach(async () => {
+      await ip(
+        "link add new type veth peer name wire3",
+        "link set new up",
+        "link set wire3 up",
+        "address add 10.1.0.201/16 dev new",
+      );
+    });
+
+    it("has the host's own link made again on it, at once, with what leads to every container", async () => {
+      await site.driver.createNetwork(network);
+      for (const number of [2, 3]) await site.driver.createEndpoint(endpointOf(network, number));
+      await site.reconciler.start();
+      await swap();
+      await until("the host's own link on the new one", async () =>
+        isDeepStrictEqual(
+          [await below(SHIM), ...(await routes()).slice(0, 2), (await neighbours()).length],
+          ["wire0", "10.1.0.2 from 10.1.0.201", "10.1.0.3 from 10.1.0.201", 4],
+        ),
+      );
+      const [told] = site.lines.filter(({ what }) => String(what).includes(SHIM));
+      assert.equal(told?.["before"], "link old");
+      // No container is in them yet.
+      for (const number of [2, 3]) assert.equal(await below(linkOf(number)), "wire0");
+      // The new one has no IPv6 address for the host.
+      assert.match(degraded()[`network ${network.id}`] ?? "", /has no address in fd01::/);
+    });
+
+    it("leaves a running container's link where it is, and that is told of once, until it is as before", async () => {
+      const sandbox = await host.joined(network);
+      const inside = async () => ({
+        ...(await sandbox.describe()),
+        link: await sandbox.ip("link show eth0"),
+      });
+      const before = await inside();
+      await site.reconciler.start();
+      await swap();
+      await until("it is told of", () => degraded()[owner] !== undefined);
+      assert.equal(
+        degraded()[owner],
+        "link eth0 of the container sits on old, and another link is called wire0 now; restart the container, or give both links their names back",
+      );
+      await site.reconcile();
+      await site.driver.createEndpoint(endpointOf(network, 3));
+      assert.equal(await below(linkOf(3)), "wire0");
+      assert.deepEqual(await inside(), before);
+      assert.equal(site.lines.filter((line) => line["owner"] === owner).length, 1);
+      await ip("link set wire0 name new", "link set old name wire0");
+      await until("all is as before", () => isDeepStrictEqual(degraded(), {}));
+      await until("the host's own link, too", async () => (await below(SHIM)) === "wire0");
+      assert.deepEqual(await inside(), before);
+    });
+
+    it("gets a container that is started anew", async () => {
+      const sandbox = await host.joined(network);
+      await swap();
+      await site.reconcile();
+      assert.notEqual(degraded()[owner], undefined);
+      await site.driver.leave(network.id, id(2));
+      await site.driver.deleteEndpoint(network.id, id(2));
+      assert.deepEqual(await sandbox.links(), ["lo"]);
+      await site.driver.createEndpoint(endpointOf(network, 2));
+      await site.driver.join(network.id, id(2), sandbox.path);
+      await sandbox.take(endpointOf(network, 2), "eth0");
+      await site.reconcile();
+      assert.equal(degraded()[owner], undefined);
+      assert.deepEqual(await site.reconcile(), {});
+    });
+  });
+
   describe("events", () => {
     const network = NETWORKS["dual stack with host access"] ?? assert.fail();
 
