@@ -10,7 +10,7 @@ interface Queue {
 /**
  * One operation at a time per key, in the order they came. Operations on different keys run side by side, and so do those
  * on different parts of what a key stands for, unless one on the whole came between them.
- * There is only one kind of lock in tsnet and it is never taken twice by one operation, so it cannot deadlock.
+ * Whoever takes more than one takes that of the network first, and none twice, so nobody waits for himself.
  */
 export class KeyedLock {
   readonly #queues = new Map<string, Queue>();

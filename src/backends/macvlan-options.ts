@@ -20,7 +20,7 @@ export const MacvlanOptions = z.object({
   backend: z.literal("macvlan").meta({ description: "how containers are connected", default: "`bridge`" }),
   parent: linkName(15).optional().meta({
     description:
-      "Ethernet link of the host that containers sit on; it is used as it is and never deleted. LINK.ID makes a VLAN that is not there yet, and deletes it with its last network",
+      "Ethernet link of the host that containers sit on; it is used as it is and never deleted. LINK.ID makes a VLAN that is not there yet, and deletes it with its last network, unless others use it by then",
     default: "one that leads nowhere",
   }),
   macvlan_mode: mode.default("bridge").meta({

@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { settleOne } from "../config.ts";
 import { ConflictError, InvalidError, TsnetError, reason } from "../errors.ts";
 import { withSetting } from "./setting.ts";
@@ -67,8 +67,23 @@ function exportTo(file: string, where: Where): void {
   if (file === "-") process.stdout.write(text);
   else
     onFile("write", file, () => {
-      writeFileSync(file, text, { mode: 0o600 });
+      writeWhole(file, text);
     });
+}
+
+/** Writes a file anew, or leaves it as it was; what is no file, such as a pipe, is written to. */
+function writeWhole(file: string, text: string): void {
+  if (!(statSync(file, { throwIfNoEntry: false })?.isFile() ?? true)) {
+    writeFileSync(file, text);
+    return;
+  }
+  const draft = `${file}.new`;
+  try {
+    writeFileSync(draft, text, { mode: 0o600 });
+    renameSync(draft, file);
+  } finally {
+    rmSync(draft, { force: true });
+  }
 }
 
 function importFrom(file: string, { force, ...where }: Where & { force?: boolean }): void {

@@ -63,8 +63,7 @@ export class Engine {
 
   /** Ids of the endpoints of a network that containers have now. */
   async endpoints(network: string): Promise<Set<string>> {
-    const { Containers: containers = {} } = await this.#get<NetworkView>(`/networks/${network}`);
-    return new Set(Object.values(containers).map(({ EndpointID }) => EndpointID));
+    return new Set((await this.names(network)).containers.keys());
   }
 
   /** What users call a network and the containers on it, by endpoint id. */

@@ -1,5 +1,4 @@
 import { readdirSync } from "node:fs";
-import { isErrno } from "../errors.ts";
 import type { Family } from "../ip.ts";
 import { Iptables } from "../kernel/iptables.ts";
 import { readSysctl, writeSysctl } from "../kernel/sysctl.ts";
@@ -78,12 +77,7 @@ function goOnHearingRouters(): void {
     const name = `net/ipv6/conf/${link}/accept_ra`;
     // "all" and "default" are no links, and behind the loopback and links of tsnet's there is no router.
     if (["all", "default", "lo"].includes(link) || isOwnName(link) || readSysctl(name) !== "1") continue;
-    try {
-      writeSysctl(name, "2");
-    } catch (error) {
-      // It has gone meanwhile.
-      if (!isErrno(error, "ENOENT")) throw error;
-    }
+    writeSysctl(name, "2");
   }
 }
 

@@ -6,6 +6,7 @@
 
 const MESSAGE_HEADER = 16;
 const HEADER = 4;
+const NLM_F_DUMP_INTR = 0x10;
 const NLA_F_NESTED = 0x8000;
 const NLA_TYPE_MASK = 0x3fff;
 
@@ -14,6 +15,8 @@ export interface NetlinkMessage {
   readonly type: number;
   /** Of the request that it answers. */
   readonly sequence: number;
+  /** What is listed has changed since the list began, so something may be missing (NLM_F_DUMP_INTR). */
+  readonly torn: boolean;
   readonly data: Buffer;
 }
 
@@ -38,6 +41,7 @@ export function netlinkMessages(datagram: Buffer): NetlinkMessage[] {
     found.push({
       type: datagram.readUInt16LE(at + 4),
       sequence: datagram.readUInt32LE(at + 8),
+      torn: (datagram.readUInt16LE(at + 6) & NLM_F_DUMP_INTR) !== 0,
       data: datagram.subarray(at + MESSAGE_HEADER, at + size),
     });
     at += (size + 3) & ~3;

@@ -25,6 +25,8 @@ const STRANGE_ERRNOS: Readonly<Record<number, string>> = { 54: "EXFULL", 76: "EN
  * fit is lost; and whoever is first waits for the last.
  */
 const TOGETHER = 16;
+/** How often a list is asked for that has changed each time before its end; then it is taken as it is. */
+const DUMPS = 3;
 /** Bytes that hold any answer, and any piece of a dump (netlink_dump, net/netlink/af_netlink.c). */
 const ANSWER_SIZE = 32 << 10;
 
@@ -40,7 +42,9 @@ interface Request {
   readonly payload: Buffer;
   readonly keep: (answer: NetlinkMessage) => boolean;
   readonly answers: NetlinkMessage[];
-  readonly resolve: (answers: NetlinkMessage[]) => void;
+  /** What was listed changed meanwhile. */
+  torn: boolean;
+  readonly resolve: (done: Request) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -69,8 +73,8 @@ export class NetlinkSocket {
    * @returns none where the kernel only acknowledged
    * @throws {KernelError} with the errno's name
    */
-  request(command: string, type: number, flags: number, payload: Buffer): Promise<NetlinkMessage[]> {
-    return this.#ask({ command, type, flags, payload, keep: () => true });
+  async request(command: string, type: number, flags: number, payload: Buffer): Promise<NetlinkMessage[]> {
+    return (await this.#ask({ command, type, flags, payload, keep: () => true })).answers;
   }
 
   /**
@@ -78,13 +82,16 @@ export class NetlinkSocket {
    *
    * @param keep which of it is wanted, asked as it comes: there may be hundreds of thousands
    */
-  dump(
+  async dump(
     command: string,
     type: number,
     payload: Buffer,
     keep: (answer: NetlinkMessage) => boolean = () => true,
   ): Promise<NetlinkMessage[]> {
-    return this.#ask({ command, type, flags: NLM_F_DUMP, payload, keep });
+    for (let left = DUMPS; ; left -= 1) {
+      const { answers, torn } = await this.#ask({ command, type, flags: NLM_F_DUMP, payload, keep });
+      if (!torn || left === 1) return answers;
+    }
   }
 
   /** Closes it once what was asked for has been answered. */
@@ -93,10 +100,10 @@ export class NetlinkSocket {
     if (!this.#working) close(this.#fd);
   }
 
-  #ask(question: Omit<Request, "answers" | "resolve" | "reject">): Promise<NetlinkMessage[]> {
+  #ask(question: Omit<Request, "answers" | "torn" | "resolve" | "reject">): Promise<Request> {
     return new Promise((resolve, reject) => {
       const flags = question.flags | NLM_F_REQUEST | NLM_F_ACK;
-      this.#waiting.push({ ...question, flags, answers: [], resolve, reject });
+      this.#waiting.push({ ...question, flags, answers: [], torn: false, resolve, reject });
       if (!this.#working) void this.#work();
     });
   }
@@ -136,6 +143,7 @@ export class NetlinkSocket {
       for (const message of isDumped ? await this.#received() : this.#queued()) {
         const request = open.get(message.sequence);
         if (!request) continue;
+        request.torn ||= message.torn;
         if (message.type === NLMSG_ERROR || message.type === NLMSG_DONE) {
           open.delete(message.sequence);
           settle(request, message);
@@ -173,9 +181,10 @@ function isDump({ flags }: Request): boolean {
 }
 
 /** Its last message, of either type, begins with the negative errno. */
-function settle({ command, answers, resolve, reject }: Request, { data }: NetlinkMessage): void {
+function settle(request: Request, { data }: NetlinkMessage): void {
+  const { command, resolve, reject } = request;
   const errno = data.readInt32LE(0);
-  if (errno === 0) resolve(answers);
+  if (errno === 0) resolve(request);
   else reject(new KernelError(command, STRANGE_ERRNOS[-errno] ?? getSystemErrorName(errno)));
 }
 

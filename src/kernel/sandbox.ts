@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync } from "node:fs";
 import { dirname } from "node:path";
 import { KernelError, isErrno } from "../errors.ts";
 import { Addresses } from "./address.ts";
@@ -6,6 +6,7 @@ import { Links } from "./link.ts";
 import { inNetns } from "./netns.ts";
 import { type NewRoute, type Route, addRoute, listRoutes } from "./route.ts";
 import { Rtnetlink } from "./rtnetlink.ts";
+import { writeSysctl } from "./sysctl.ts";
 
 /** The inside of a container's network namespace. */
 export class Sandbox {
@@ -56,15 +57,10 @@ export class Sandbox {
     await addRoute(this.#netlink, route);
   }
 
-  /** Writes a setting of this namespace, named as in {@link writeSysctl}; one that the kernel lacks is left out. */
+  /** Writes a setting of this namespace, see {@link writeSysctl}. */
   setSysctl(name: string, value: string): void {
     inNetns(this.netns, () => {
-      try {
-        writeFileSync(`/proc/sys/${name}`, value);
-      } catch (error) {
-        const code = (error as NodeJS.ErrnoException).code ?? "";
-        if (code !== "ENOENT") throw new KernelError(`sysctl ${name}=${value}`, code, "", { cause: error });
-      }
+      writeSysctl(name, value);
     });
   }
 

@@ -17,12 +17,16 @@ export function readSysctl(name: string): string | undefined {
   }
 }
 
-/** Writes a setting of the daemon's network namespace. */
+/** Writes a setting of the daemon's network namespace. One that the kernel lacks, or whose link has gone, is left out. */
 export function writeSysctl(name: string, value: string): void {
   try {
     writeFileSync(`/proc/sys/${name}`, value);
   } catch (error) {
-    throw new KernelError(`sysctl ${name}=${value}`, code(error), "", { cause: error });
+    const errno = code(error);
+    if (errno === "ENOENT") return;
+    const advice =
+      errno === "EROFS" ? "a service needs /proc/sys as it is, without ProtectKernelTunables=" : "";
+    throw new KernelError(`sysctl ${name}=${value}`, errno, advice, { cause: error });
   }
 }
 

@@ -85,8 +85,11 @@ export class UdpRelay {
     const found = everywhere ? addressesOfHost() : this.#found;
     if (found === this.#found) return;
     this.#found = found;
-    const wanted = clientsAsk(found, family).filter((address) => !this.#servers.has(address));
-    for (const address of wanted)
+    const asked = clientsAsk(found, family);
+    for (const address of this.#servers.keys())
+      // Without a descriptor to ask with nothing is found.
+      if (found.length > 0 && address !== host.address && !asked.includes(address)) this.#leave(address);
+    for (const address of asked.filter((one) => !this.#servers.has(one)))
       try {
         setOption(this.#fd, "SO_REUSEADDR", 1);
         const fd = boundSocket({ protocol: "udp", address, port: host.port }, true);
@@ -99,6 +102,13 @@ export class UdpRelay {
       } finally {
         setOption(this.#fd, "SO_REUSEADDR", 0);
       }
+  }
+
+  /** The host no longer has an address. */
+  #leave(address: string): void {
+    for (const key of this.#clients.keys()) if (key.startsWith(`${address} `)) this.#forget(key);
+    this.#servers.get(address)?.close();
+    this.#servers.delete(address);
   }
 
   #pass(server: Socket, key: string, message: Buffer, sender: RemoteInfo): void {

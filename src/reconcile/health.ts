@@ -10,7 +10,6 @@ export class Health {
   readonly #log: Logger;
   readonly #drift = new Map<string, number>();
   readonly #degraded = new Map<string, string>();
-  #repairs = 0;
   #starting = true;
 
   constructor(state: State, log: Logger) {
@@ -25,7 +24,7 @@ export class Health {
 
   /** How many in all. */
   get repairs(): number {
-    return this.#repairs;
+    return [...this.#drift.values()].reduce((sum, count) => sum + count, 0);
   }
 
   /** What cannot be repaired, by `network ID`, `rules ID` of a network, or `endpoint ID`. */
@@ -54,7 +53,6 @@ export class Health {
    */
   repaired(kind: string, what: string, before?: string): void {
     if (this.#starting && PROCESS_KINDS.includes(kind)) return;
-    this.#repairs++;
     this.#drift.set(kind, (this.#drift.get(kind) ?? 0) + 1);
     this.#log.warn({ kind, what, before }, "drift repaired");
   }

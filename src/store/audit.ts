@@ -1,6 +1,6 @@
 import type { z } from "zod";
 import { reason } from "../errors.ts";
-import { Endpoint, Network } from "../model.ts";
+import { Endpoint, Network, bareAddresses } from "../model.ts";
 import type { Records } from "./migration.ts";
 
 /**
@@ -41,7 +41,7 @@ function attempt<T>(schema: z.ZodType<T>, value: unknown): T | string {
   return `${issue?.path.join(".") ?? ""}: ${reason(issue?.message)}`;
 }
 
-/** Ids and host ports that two endpoints have. */
+/** Ids, addresses and host ports that two endpoints have. */
 function duplicates(endpoints: readonly Endpoint[]): string[] {
   const owners = new Map<string, string>();
   const found: string[] = [];
@@ -54,9 +54,11 @@ function duplicates(endpoints: readonly Endpoint[]): string[] {
   return found;
 }
 
-function uniqueThings({ id, ports = [] }: Endpoint): string[] {
+function uniqueThings(endpoint: Endpoint): string[] {
+  const { id, network, ports = [] } = endpoint;
   return [
     `id ${id}`,
+    ...bareAddresses(endpoint).map((address) => `address ${address} of network ${network}`),
     ...ports.flatMap(({ protocol, host }) =>
       host ? [`host port ${host.address}:${host.port}/${protocol}`] : [],
     ),

@@ -1,10 +1,12 @@
-import koffi from "koffi";
 import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { TsnetError } from "../errors.ts";
+import { libc } from "../kernel/libc.ts";
 import { storeError } from "./trouble.ts";
 
 const LOCK_EX_NB = 6;
+
+const flock = libc.func("int flock(int, int)") as (fd: number, operation: number) => number;
 
 /**
  * Takes the state directory for this process, until it ends however it ends (flock(2)).
@@ -15,7 +17,6 @@ const LOCK_EX_NB = 6;
 export function lockDirectory(directory: string): () => void {
   const path = join(directory, "lock");
   const fd = openLock(directory, path);
-  const flock = koffi.load("libc.so.6").func("int flock(int, int)");
   if (flock(fd, LOCK_EX_NB) !== 0) {
     const holder = readFileSync(path, "utf8").trim();
     closeSync(fd);

@@ -101,6 +101,12 @@ describe("Relay", () => {
     await ip("address add fd01::3/64 dev wire0 nodad");
     // The first one to ask there may be answered with another; then it is known, within a second.
     await until("it is answered with the new one, too", async () => /^[0-9]+$/.test(await asks("fd01::3")));
+    // As of an address that is used for a day (RFC 8981).
+    await ip("address del fd01::3/64 dev wire0", "address add fd01::4/64 dev wire0 nodad");
+    await until("the socket of the old one is given back", async () => {
+      await asks("fd01::4");
+      return !(await lines("ss", "-Hnlu")).some((line) => line.includes("fd01::3"));
+    });
   });
 
   it("goes on after a datagram from port 0, and after one from an address with a zone", async () => {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -150,6 +151,13 @@ describe("tsnet on the command line", () => {
       assert.equal(assertDone(await tsnet(["store", "export", "--state-dir", at.stateDir, target])), "");
       assert.equal(readFileSync(target, "utf8"), exported);
       assert.equal((statSync(target).mode & 0o777).toString(8), "600");
+      writeFileSync(target, "an earlier one", { mode: 0o644 });
+      chmodSync(target, 0o644);
+      assertDone(await tsnet(["store", "export", "--state-dir", at.stateDir, target]));
+      assert.equal(readFileSync(target, "utf8"), exported);
+      assert.equal((statSync(target).mode & 0o777).toString(8), "600");
+      assertDone(await tsnet(["store", "export", "--state-dir", at.stateDir, "/dev/null"]));
+      assert.ok(statSync("/dev/null").isCharacterDevice());
       assertRefused(
         await tsnet(["store", "export", "--state-dir", at.stateDir, join(dir, "none/x")]),
         /^tsnet: write \S+none\/x: ENOENT/,

@@ -27,10 +27,10 @@ describe("netlink message", () => {
     // struct nlmsghdr: length 21, type 18, flags 5, sequence 7, port 0; padded to 4 (netlink(7)).
     const request = netlinkMessage(18, 5, 7, Buffer.from("abcde"));
     assert.equal(request.toString("hex"), "15000000120005000700000000000000" + "6162636465000000");
-    const other = netlinkMessage(2, 0, 8, Buffer.alloc(4));
+    const other = netlinkMessage(2, 0x10, 8, Buffer.alloc(4));
     assert.deepEqual(netlinkMessages(Buffer.concat([request, other])), [
-      { type: 18, sequence: 7, data: Buffer.from("abcde") },
-      { type: 2, sequence: 8, data: Buffer.alloc(4) },
+      { type: 18, sequence: 7, torn: false, data: Buffer.from("abcde") },
+      { type: 2, sequence: 8, torn: true, data: Buffer.alloc(4) },
     ]);
     for (const broken of [request.subarray(0, 15), Buffer.alloc(40)])
       assert.deepEqual(netlinkMessages(broken), []);

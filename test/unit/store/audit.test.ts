@@ -49,6 +49,10 @@ describe("problems", () => {
       store(endpoint(2, 2)),
       `endpoint/${id(2)}/${id(2)}: id ${id(2)} is that of ${first} too`,
     ],
+    "an address that two endpoints have": [
+      store(endpoint(5, 1, { ipv4: "10.1.0.2/16" })),
+      `${third}: address 10.1.0.2 of network ${id(1)} is that of ${first} too`,
+    ],
     "a host port that two endpoints publish": [
       store(endpoint(5, 1, { ports: [port(80)] })),
       `${third}: host port 0.0.0.0:80/tcp is that of ${first} too`,
