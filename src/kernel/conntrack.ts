@@ -54,8 +54,7 @@ interface Flow {
   /** Those who speak in it. */
   readonly ends: readonly Raw[];
   readonly answered: boolean;
-  /** What tells it from all others. */
-  readonly name: Buffer;
+  readonly message: Buffer;
 }
 
 /** What a look at the flows of a family is for. */
@@ -153,7 +152,7 @@ export class Conntrack {
       (flow) => isGone(flow) || isFor(flow, flow.address) || local.has(flow.address),
     );
     await Promise.all(
-      meant.map(({ name }) => known(this.#socket.request("conntrack -D", CT_DELETE, 0, name))),
+      meant.map(({ message }) => known(this.#socket.request("conntrack -D", CT_DELETE, 0, nameOf(message)))),
     );
   }
 
@@ -230,14 +229,13 @@ function listOf(family: Family, protocol: ServedPort["protocol"], port?: number)
 /** Leaves out of a list what has been answered; before Linux 5.15 nothing. */
 const UNANSWERED = Buffer.concat([u32(CTA.STATUS, 0), u32(CTA.STATUS_MASK, SEEN_REPLY)]);
 
-/** The flow that a message is about; undefined for one without ports. */
-function parseFlow(data: Buffer): Flow | undefined {
-  const found = attributes(data, HEADER);
-  const original = found.get(CTA.TUPLE_ORIG) ?? NOTHING;
-  const family = data[0] === AF[6] ? 6 : 4;
-  const there = attributes(original);
-  const proto = attributes(there.get(CTA_TUPLE.PROTO) ?? NOTHING);
-  const [source, address] = addressesOf(there, family);
+/** The flow that a message is about; undefined for what has no addresses. */
+function parseFlow(message: Buffer): Flow | undefined {
+  const found = attributes(message, HEADER);
+  const family = message[0] === AF[6] ? 6 : 4;
+  const original = attributes(found.get(CTA.TUPLE_ORIG) ?? NOTHING);
+  const proto = attributes(original.get(CTA_TUPLE.PROTO) ?? NOTHING);
+  const [source, address] = addressesOf(original, family);
   const [replySource] = addressesOf(attributes(found.get(CTA.TUPLE_REPLY) ?? NOTHING), family);
   if (source === undefined || address === undefined || replySource === undefined) return undefined;
   return {
@@ -246,14 +244,7 @@ function parseFlow(data: Buffer): Flow | undefined {
     port: proto.get(CTA_PROTO.DST_PORT)?.readUInt16BE() ?? 0,
     ends: [source, address, replySource],
     answered: ((found.get(CTA.STATUS)?.readUInt32LE() ?? 0) & SEEN_REPLY) !== 0,
-    name: Buffer.concat([
-      data.subarray(0, HEADER),
-      nest(CTA.TUPLE_ORIG, original),
-      ...[CTA.ID, CTA.ZONE].flatMap((type) => {
-        const value = found.get(type);
-        return value ? bytes(type, value) : [];
-      }),
-    ]),
+    message,
   };
 }
 
@@ -261,4 +252,17 @@ function parseFlow(data: Buffer): Flow | undefined {
 function addressesOf(tuple: ReadonlyMap<number, Buffer>, family: Family): (Raw | undefined)[] {
   const ip = attributes(tuple.get(CTA_TUPLE.IP) ?? NOTHING);
   return [CTA_IP[family].SRC, CTA_IP[family].DST].map((type) => ip.get(type)?.toString(RAW));
+}
+
+/** What tells the flow that a message is about from all others. */
+function nameOf(message: Buffer): Buffer {
+  const found = attributes(message, HEADER);
+  return Buffer.concat([
+    message.subarray(0, HEADER),
+    nest(CTA.TUPLE_ORIG, found.get(CTA.TUPLE_ORIG) ?? NOTHING),
+    ...[CTA.ID, CTA.ZONE].flatMap((type) => {
+      const value = found.get(type);
+      return value ? bytes(type, value) : [];
+    }),
+  ]);
 }
