@@ -345,6 +345,12 @@ describe("tsnet on the command line", () => {
     assert.equal(assertDone(await tsnet(["--version"])), `${version}\n`);
   });
 
+  it("does what it is told in a directory that was deleted", async () => {
+    const script = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"';
+    const command = [process.execPath, MAIN, "status", "--json", "--socket", at.socket];
+    assert.match(assertDone(await run(["sh", "-c", script, join(dir, "gone"), ...command])), /"networks"/);
+  });
+
   it("refuses in one line what it does not know", async () => {
     assertRefused(await tsnet(["nonsense"]), /unknown command 'nonsense'/);
     assertRefused(await tsnet(["store", "nonsense"]), /unknown command 'nonsense'/);
