@@ -1,4 +1,4 @@
-import { chmodSync, lstatSync, mkdirSync, rmSync } from "node:fs";
+import { lstatSync, mkdirSync, rmSync, statSync } from "node:fs";
 import { type RequestListener, type Server, createServer } from "node:http";
 import { type Socket, connect } from "node:net";
 import { dirname } from "node:path";
@@ -7,7 +7,9 @@ import { passedSocket } from "../kernel/service-manager.ts";
 import { unixSocketOwner } from "../kernel/socket-owner.ts";
 
 /** Owner only: whoever may speak to the socket may change the host's network. */
-const MODE = 0o600;
+const UMASK = 0o177;
+/** By these bits of its mode others may speak to a socket (unix(7)). */
+const OTHERS = 0o022;
 /**
  * Connections that wait to be taken, as many as the kernel allows by default (net.core.somaxconn): one more is
  * refused at once (EAGAIN, unix(7)), which the engine does not try again.
@@ -37,14 +39,13 @@ export async function listen(handler: RequestListener, path: string): Promise<Li
   const listening = new Closable(server);
   const passed = passedSocket();
   if (passed) {
-    // Without a SocketMode= systemd lets everybody speak to it (systemd.socket(5)).
-    chmodSync(passed.path, MODE);
+    mustBePrivate(passed.path);
     await opened(server, () => server.listen({ fd: passed.fd }, BACKLOG));
     return listening;
   }
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   await removeStale(path);
-  const before = process.umask(~MODE & 0o777);
+  const before = process.umask(UMASK);
   try {
     await opened(server, () => server.listen({ path, backlog: BACKLOG }));
     return listening;
@@ -76,6 +77,14 @@ class Closable implements Listening {
     await closed;
     clearInterval(sweep);
   }
+}
+
+/** To take it from others now would be too late: what they have sent waits there. */
+function mustBePrivate(path: string): void {
+  if ((statSync(path).mode & OTHERS) !== 0)
+    throw new InvalidError(
+      `socket ${path}, passed by the service manager, is open to other users; its unit needs SocketMode=0600`,
+    );
 }
 
 function opened(server: Server, start: () => void): Promise<void> {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import {
+  chmodSync,
   closeSync,
   existsSync,
   mkdtempSync,
@@ -184,12 +185,30 @@ describe("tsnet daemon", () => {
     assert.deepEqual((await reply).body, { Implements: ["NetworkDriver"] });
     early.close();
     assert.equal(existsSync(at.socket), false, "it listens on its own as well");
-    assert.equal(statSync(systemds).mode & 0o777, 0o600, "everybody may speak to it");
     const { stdout } = await run(["ss", "-Hlx", "src", `unix:${systemds}`]);
     assert.match(stdout, /LISTEN\s+\d+\s+4096\s/);
     daemon.signal("SIGTERM");
     assert.equal(await daemon.ended(), 0);
     assert.ok(existsSync(systemds), "systemd's socket file was removed");
+  });
+
+  it("refuses a socket of systemd's that others may speak to, whatever waits there", async () => {
+    const systemds = join(dir, "systemd.sock");
+    const fd = listeningSocket(systemds);
+    chmodSync(systemds, 0o666);
+    const early = await EngineClient.open(systemds);
+    const fate = early.call("Plugin.Activate").then(
+      () => "answered",
+      () => "refused",
+    );
+    const daemon = start(places("one"), { listening: fd });
+    closeSync(fd);
+    assert.equal(await daemon.ended(), 1);
+    assert.match(
+      daemon.errors,
+      /^tsnet: socket \S+ .* open to other users; its unit needs SocketMode=0600\n$/,
+    );
+    assert.equal(await fate, "refused");
   });
 
   it("tells the service manager that it is ready, once it answers", async () => {
