@@ -97,12 +97,18 @@ export class Publisher {
 
   /**
    * Has what is under way to the endpoint's ports looked at anew, since the rules have changed: UDP, and what else found a
-   * port taken but not translated yet. Who sends that has to try again, so only UDP is waited for.
+   * port taken but not translated.
    */
   async forget(endpoint: Endpoint): Promise<void> {
-    const served = servedPorts(endpoint);
-    const others = this.#flows.forget(served.filter((port) => !isUdp(port))).catch(() => undefined);
-    if (served.some(isUdp)) await Promise.all([others, this.#flows.forget(served.filter(isUdp))]);
+    const ports = endpoint.ports ?? [];
+    const isLost = ({ protocol, host }: PublishedPort) =>
+      host !== undefined && this.#reservations.hasDropped({ protocol, ...host });
+    await this.#flows.forget(
+      servedPorts(
+        endpoint,
+        ports.filter((port) => isUdp(port) || isLost(port)),
+      ),
+    );
   }
 
   /** Every firewall rule of those steps. */
@@ -228,7 +234,7 @@ export class Publisher {
       },
       revert: async () => {
         await step.revert();
-        await this.#flows.forget(servedPorts(endpoint).filter(isUdp));
+        await this.#flows.forget(servedPorts(endpoint, (endpoint.ports ?? []).filter(isUdp)));
       },
     };
   }
@@ -277,15 +283,15 @@ function reaching(gateways: readonly string[], family: Family, host: { readonly 
   );
 }
 
-/** Where an endpoint's clients send to. */
-function servedPorts(endpoint: Endpoint): ServedPort[] {
-  return (endpoint.ports ?? []).map((port) => ({
+/** Where clients of an endpoint's ports send to. */
+function servedPorts(endpoint: Endpoint, ports: readonly PublishedPort[]): ServedPort[] {
+  return ports.map((port) => ({
     protocol: port.protocol,
     ...(port.host ?? { address: targetOf(endpoint, port), port: port.containerPort }),
   }));
 }
 
-function isUdp({ protocol }: ServedPort): boolean {
+function isUdp({ protocol }: PublishedPort): boolean {
   return protocol === "udp";
 }
 

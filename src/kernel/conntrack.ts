@@ -33,6 +33,8 @@ const NOTHING = Buffer.alloc(0);
 const RAW = "latin1";
 /** Ports that are asked for one by one: each takes the kernel some 10 ms, and all of UDP may be hundreds of thousands of flows. */
 const PORTS_APART = 8;
+/** Milliseconds that the flows of a container that has gone may stay: many go at once, and the engine waits for what comes next. */
+const LEFT_MS = 200;
 
 /** Where clients send to. */
 export interface ServedPort {
@@ -80,6 +82,9 @@ export class Conntrack {
   /** What the next look is for. One takes the kernel some 10 ms, however few flows there are, so there is one for all who wait. */
   #next: { readonly ports: ServedPort[]; readonly ends: string[]; readonly done: Promise<void> } | undefined;
   #last: Promise<void> = Promise.resolve();
+  /** Bare addresses whose flows are to be forgotten. */
+  readonly #left = new Set<string>();
+  #timer: NodeJS.Timeout | undefined;
 
   /** @param isLocal whether a bare address is the host's own */
   constructor(isLocal: (address: string) => Promise<boolean>) {
@@ -91,18 +96,37 @@ export class Conntrack {
     if (ports.length > 0) await this.#with({ ports, ends: [] });
   }
 
-  /** Forgets the flows from and to bare addresses, translated or not. */
-  async forgetEnds(ends: readonly string[]): Promise<void> {
-    if (ends.length > 0) await this.#with({ ports: [], ends });
+  /**
+   * Forgets the flows from and to bare addresses, translated or not. That can wait, and goes with what comes in a moment;
+   * who gives one of them to somebody else waits for {@link without}.
+   */
+  leave(ends: readonly string[]): void {
+    for (const end of ends) this.#left.add(end);
+    if (ends.length > 0) this.#timer ??= setTimeout(() => void this.#forgetLeft(), LEFT_MS).unref();
   }
 
-  /** Waits until all that was to be forgotten is. */
-  async settled(): Promise<void> {
-    await (this.#next?.done.catch(() => undefined) ?? this.#last);
+  /** Waits until none of these bare addresses is in a flow that is to be forgotten. */
+  async without(ends: readonly string[]): Promise<void> {
+    if (ends.some((end) => this.#left.has(end))) await this.#forgetLeft();
   }
 
-  close(): void {
+  /** Forgets what is still to be forgotten, and closes. */
+  async close(): Promise<void> {
+    if (this.#left.size > 0) await this.#forgetLeft();
+    await this.#last;
     this.#socket.close();
+  }
+
+  async #forgetLeft(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const ends = [...this.#left];
+    try {
+      await this.#with({ ports: [], ends });
+    } catch {
+      // The kernel forgets them some time anyway.
+    }
+    for (const end of ends) this.#left.delete(end);
   }
 
   #with({ ports, ends }: Unwanted): Promise<void> {

@@ -106,7 +106,7 @@ export class Host {
   /** Waits for links on their way out, then closes the sockets. */
   async close(): Promise<void> {
     await this.#remover.close();
-    this.flows.close();
+    await this.flows.close();
     this.#netlink.close();
   }
 }

@@ -3,6 +3,7 @@ import { ConflictError, isErrno } from "../errors.ts";
 import { bracketed, isUnspecified, parseIp } from "../ip.ts";
 import { type HostPort, boundSocket, portOf } from "./bound-socket.ts";
 import { close } from "./libc.ts";
+import { droppedBy } from "./socket-option.ts";
 import { portOwner } from "./socket-owner.ts";
 
 /** Stands for the socket where the kernel has none of that protocol. */
@@ -62,6 +63,12 @@ export class Reservations {
   socketOf(port: HostPort): number | undefined {
     const fd = this.#held.get(keyOf(port))?.fd;
     return fd === NO_SOCKET ? undefined : fd;
+  }
+
+  /** Whether anything has come for a port that was not translated, as far as that can be told. */
+  hasDropped(port: HostPort): boolean {
+    const fd = this.socketOf(port);
+    return fd === undefined || droppedBy(fd) > 0;
   }
 
   /** Gives a port back; not having it is success. */

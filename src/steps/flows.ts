@@ -12,12 +12,11 @@ export function ownFlows(host: Host, addresses: readonly string[]): Step {
   return {
     what: `flows of ${addresses.join(" and ")}`,
     apply: async () => {
-      await host.flows.settled();
+      await host.flows.without(addresses);
       return false;
     },
     revert: () => {
-      // The kernel forgets them some time anyway.
-      host.flows.forgetEnds(addresses).catch(() => undefined);
+      host.flows.leave(addresses);
       return Promise.resolve();
     },
   };

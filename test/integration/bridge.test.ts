@@ -332,17 +332,17 @@ describe("bridge backend on the kernel", () => {
       assert.deepEqual(await leftAfter(() => site.driver.revoke(network.id, id(2))), left);
     });
 
-  it("has TCP tried again that found a port taken, but not published yet", async () => {
+  it("has TCP tried again that found a port taken, but not translated", async () => {
     const network = NETWORKS["dual stack"] ?? assert.fail();
     await site.driver.createNetwork(network);
     await site.driver.createEndpoint(endpointOf(network));
     await trackFlows();
-    // As the port's reservation does.
-    await run(["iptables", "-I", "INPUT", "-p", "tcp", "--dport", "8080", "-j", "DROP"]);
+    await site.driver.publish(network.id, id(2), PORTS);
+    await run(["iptables", "-w", "-t", "nat", "-F"]);
     const client = connect(8080, "10.1.0.1");
     client.on("error", () => undefined);
     await until("the first packet to be dropped", () => tcpFlows(8080).length === 1);
-    await site.driver.publish(network.id, id(2), PORTS);
+    assert.ok((await site.reconcile())["rules"]);
     await until("its flow to be forgotten", () => tcpFlows(8080).length === 0);
     client.destroy();
   });
