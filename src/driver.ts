@@ -222,6 +222,7 @@ export class Driver {
       const { sandbox = endpoint.left ?? "", ifname: _, leads: __, ...apart } = endpoint;
       const beside = this.#beside(endpoint);
       await this.#ports.unpublish(network, endpoint, { ...apart, left: sandbox });
+      this.#backend(network).onLeave?.(endpoint);
       return beside;
     });
     if (beside) await this.#tell(beside);

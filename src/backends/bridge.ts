@@ -168,7 +168,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
 
   endpoint(network: BridgeNet, endpoint: Endpoint): Step[] {
     return [
-      ownFlows(this.#host, bareAddresses(endpoint)),
+      ownFlows(this.#host, bareAddresses(endpoint), endpoint.left !== undefined),
       vethPair(this.#host, {
         name: hostEnd(endpoint.id),
         peer: containerEnd(endpoint.id),
@@ -198,6 +198,10 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
   /** A bridge that is somebody else's may be changed, deleted and made again by them. */
   parents(network: BridgeNet): string[] {
     return network.found.adopted ? [bridgeOf(network)] : [];
+  }
+
+  onLeave(endpoint: Endpoint): void {
+    this.#host.flows.leave(bareAddresses(endpoint));
   }
 
   choosePorts(

@@ -33,8 +33,8 @@ const NOTHING = Buffer.alloc(0);
 const RAW = "latin1";
 /** Ports that are asked for one by one: each takes the kernel some 10 ms, and all of UDP may be hundreds of thousands of flows. */
 const PORTS_APART = 8;
-/** Milliseconds that the flows of a container that has gone may stay: many go at once, and the engine waits for what comes next. */
-const LEFT_MS = 200;
+/** Milliseconds that the flows of a container that goes may stay: many go at once. */
+const LEFT_MS = 5;
 
 /** Where clients send to. */
 export interface ServedPort {

@@ -44,6 +44,7 @@ export class Faults {
       onSiblings: async (network, endpoints, sandbox) => {
         await backend.onSiblings?.(network, endpoints, sandbox);
       },
+      onLeave: (endpoint) => backend.onLeave?.(endpoint),
       onRules: async (endpoints) => {
         await backend.onRules?.(endpoints);
       },
