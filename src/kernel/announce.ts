@@ -1,5 +1,5 @@
 import { ipBytes, parseIp } from "../ip.ts";
-import { close, failure, libc, socket } from "./libc.ts";
+import { close, failure, sendTo, socket } from "./libc.ts";
 import { inNetns } from "./netns.ts";
 
 const AF_PACKET = 17;
@@ -14,8 +14,6 @@ const ICMPV6 = 58;
 const NEIGHBOUR_ADVERTISEMENT = 136;
 const OVERRIDE = 0x20;
 const TARGET_LINK_ADDRESS = 2;
-
-const sendTo = libc.func("int64 sendto(int, const void *, uint64, int, const void *, uint32)");
 
 /**
  * Tells everybody on a link's wire that it has these addresses, so that switches and neighbours forget who had
@@ -40,8 +38,7 @@ export function announce(
       const packet =
         family === 4 ? arpAnnouncement(link.mac, address) : neighbourAdvertisement(link.mac, address);
       const to = sockaddr(link.index, ETH_P[family], family === 4 ? BROADCAST : ALL_NODES_MAC);
-      if ((sendTo(fd, packet, packet.length, 0, to, to.length) as number) < 0)
-        throw failure(`announce ${address}`);
+      if (sendTo(fd, packet, packet.length, 0, to, to.length) < 0) throw failure(`announce ${address}`);
     }
   } finally {
     close(fd);

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { close, libc, socket } from "./libc.ts";
+import { close, getsockopt, socket } from "./libc.ts";
 
 /** Milliseconds between two looks; a look is a few system calls. */
 const INTERVAL_MS = 250;
@@ -22,7 +22,6 @@ const FAMILIES = [
  * @returns stops it
  */
 export function watchLegacyRules(onChange: () => void): () => void {
-  const getOption = libc.func("int getsockopt(int, int, int, _Inout_ uint8_t *, _Inout_ uint32 *)");
   const sockets = FAMILIES.map(({ domain }) => socket(domain, SOCK_RAW_CLOEXEC, IPPROTO_RAW));
 
   const look = () =>
@@ -30,7 +29,7 @@ export function watchLegacyRules(onChange: () => void): () => void {
       tablesInUse(names).map((table) => {
         const info = Buffer.alloc(GETINFO);
         info.write(table, 0, NAME - 1);
-        return getOption(sockets[family], level, option, info, [info.length]) === 0
+        return getsockopt(sockets[family] ?? -1, level, option, info, [info.length]) === 0
           ? info.toString("hex")
           : "";
       }),

@@ -22,6 +22,25 @@ export const getsockname = libc.func("int getsockname(int, _Out_ uint8_t *, _Ino
   size: [number],
 ) => number;
 
+/** getsockopt(2): what is asked for may be named in the value, as netfilter's options have it. */
+export const getsockopt = libc.func("int getsockopt(int, int, int, _Inout_ uint8_t *, _Inout_ uint32 *)") as (
+  fd: number,
+  level: number,
+  option: number,
+  value: Buffer,
+  size: [number],
+) => number;
+
+/** sendto(2): bytes sent, or a negative number. */
+export const sendTo = libc.func("int64 sendto(int, const void *, uint64, int, const void *, uint32)") as (
+  fd: number,
+  data: Buffer,
+  size: number,
+  flags: number,
+  to: Buffer,
+  toSize: number,
+) => number;
+
 /** Why the call that was made last on this thread has failed. */
 export function failure(command: string): KernelError {
   return new KernelError(command, getSystemErrorName(-koffi.errno()));

@@ -1,9 +1,7 @@
-import { close, failure, getsockname, libc, socket } from "./libc.ts";
+import { close, failure, getsockname, sendTo, socket } from "./libc.ts";
 
 const AF_UNIX = 1;
 const SOCK_DGRAM_CLOEXEC = 0x80002;
-
-const sendTo = libc.func("int64 sendto(int, const void *, uint64, int, const void *, uint32)");
 
 /** First descriptor that systemd passes (sd_listen_fds(3)). */
 const SD_LISTEN_FDS_START = 3;

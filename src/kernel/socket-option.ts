@@ -1,5 +1,5 @@
 import koffi from "koffi";
-import { failure, libc } from "./libc.ts";
+import { failure, getsockopt, libc } from "./libc.ts";
 
 /** Level and number of options whose value is a number (socket(7), ipv6(7), netlink(7)). */
 const OPTIONS = {
@@ -20,7 +20,6 @@ const Program = koffi.struct({ length: "uint16", filter: "void *" });
 const INSTRUCTION = 8;
 
 const setsockopt = libc.func("int setsockopt(int, int, int, const void *, uint32)");
-const getsockopt = libc.func("int getsockopt(int, int, int, _Out_ uint8_t *, _Inout_ uint32 *)");
 
 /**
  * Sets an option of a socket.

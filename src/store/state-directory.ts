@@ -1,4 +1,4 @@
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { DamageError } from "./lmdb-page.ts";
@@ -54,8 +54,7 @@ export function readStore(directory: string, boot = currentBoot()): StoreFile | 
  * @throws {TsnetError} in one line: damaged, newer, gone
  */
 export function mustSurvive(directory: string, boot = currentBoot()): void {
-  const live = readStoreFile(liveFile(directory, boot));
-  if (!live) return;
+  if (!existsSync(liveFile(directory, boot))) return;
   const saved = advised(() => readStoreFile(savedFile(directory)), ANEW);
   if (!saved) throw new DamageError(`store ${savedFile(directory)} is gone; ${ANEW}`);
 }

@@ -74,6 +74,11 @@ for (const variant of ["nf_tables", "legacy"] as const)
       rules.setEngineBridges(ENGINE_BRIDGES);
       return rules;
     };
+    /** With rules to change. */
+    const openWithSet = (family: 4 | 6) => ({
+      rules: open(family),
+      set: ruleSets().find((one) => one.family === family)?.rules ?? assert.fail(),
+    });
 
     before(async () => {
       mustBeIsolated();
@@ -209,8 +214,7 @@ for (const variant of ["nf_tables", "legacy"] as const)
     if (variant === "nf_tables")
       it("are read and put right beside a rule that iptables-save ends at, wherever tsnet does not need the chain", async () => {
         for (const family of [4, 6] as const) {
-          const rules = open(family);
-          const set = ruleSets().find((one) => one.family === family)?.rules ?? assert.fail();
+          const { rules, set } = openWithSet(family);
           const iptables = async (...args: string[]) => await run([program(family, ""), "-w", ...args]);
           await rules.change(set, []);
           const before = await saved(family);
@@ -239,8 +243,7 @@ for (const variant of ["nf_tables", "legacy"] as const)
     if (variant === "nf_tables")
       it("cannot be put right beside such a rule in a built-in chain that leads to them, and that is named", async () => {
         for (const family of [4, 6] as const) {
-          const rules = open(family);
-          const set = ruleSets().find((one) => one.family === family)?.rules ?? assert.fail();
+          const { rules, set } = openWithSet(family);
           for (const { from, to } of hooks(family)) {
             await rules.change(set, []);
             const before = await saved(family);
@@ -265,8 +268,7 @@ for (const variant of ["nf_tables", "legacy"] as const)
     if (variant === "nf_tables")
       it("are put right where somebody put such a rule in one of their chains", async () => {
         for (const family of [4, 6] as const) {
-          const rules = open(family);
-          const set = ruleSets().find((one) => one.family === family)?.rules ?? assert.fail();
+          const { rules, set } = openWithSet(family);
           await rules.change(set, []);
           const before = await saved(family);
           for (const chain of ["TSNET-ISOLATION", "TSNET-BRIDGES"]) {
