@@ -6,16 +6,15 @@ import type { LinkAddress } from "../kernel/address.ts";
 import type { Host } from "../kernel/host.ts";
 import { type Link, parseLink } from "../kernel/link.ts";
 import { type Route, parseRoute } from "../kernel/route.ts";
-import { SysctlWatch } from "../kernel/sysctl-watch.ts";
 import { type KernelEvent, RTM } from "../kernel/rtnetlink.ts";
 import { Limit } from "../lock.ts";
 import type { Endpoint } from "../model.ts";
 import { LEAVING_GROUP, LINK_GROUP, type LinkOwner, isContainerEnd, ownerOf } from "../names.ts";
 import { Health } from "./health.ts";
 import { ParentWatch } from "./parent-watch.ts";
+import { PlanRepair } from "./plan-repair.ts";
 import { RuleRepair } from "./rule-repair.ts";
 import { Schedule } from "./schedule.ts";
-import { type Step, repairAll } from "../step.ts";
 import { leaveToOthers } from "../steps/parent.ts";
 import type { State } from "../store/state.ts";
 
@@ -51,12 +50,11 @@ export class Reconciler {
   readonly #log: Logger;
   readonly #schedule: Schedule;
   readonly #rules: RuleRepair;
+  readonly #plans: PlanRepair;
   /** What was found wrong so far. */
   readonly health: Health;
   readonly #abreast = new Limit(ABREAST);
   readonly #parents: ParentWatch;
-  readonly #settings = new SysctlWatch();
-  #watching = false;
   #nameless: ReadonlySet<number> = new Set();
   /** A link's addresses, by its index, with which nothing had to be repaired. */
   readonly #addressesSeen = new Map<number, readonly LinkAddress[]>();
@@ -80,6 +78,7 @@ export class Reconciler {
     this.health = new Health(state, log);
     this.#schedule = new Schedule(log);
     this.#rules = new RuleRepair(driver, state, firewall, this.health, this.#schedule);
+    this.#plans = new PlanRepair(this.health, this.#schedule);
   }
 
   /** Watches, and puts everything right: what changes meanwhile is looked at again. */
@@ -98,16 +97,17 @@ export class Reconciler {
   /** Stops watching and waits for a repair under way. */
   async stop(): Promise<void> {
     this.#stopWatching();
-    this.#settings.close();
     await this.#schedule.stop();
   }
 
   #watch(): void {
-    this.#watching = true;
     this.#host.watch((event) => {
       this.#onKernelEvent(event);
     });
-    this.#stopWatching = this.#rules.watch();
+    const stops = [this.#plans.watch(), this.#rules.watch()];
+    this.#stopWatching = () => {
+      for (const stop of stops) stop();
+    };
   }
 
   /**
@@ -134,7 +134,7 @@ export class Reconciler {
         await this.#rules.network(id);
       }),
     );
-    this.#settings.sweep((owner) => this.health.isKnown(owner));
+    this.#plans.sweep();
     await attempt(() => this.#sweepLinks());
     await attempt(() => this.#sweepEntries());
     await attempt(() => this.#rules.sweep());
@@ -161,72 +161,45 @@ export class Reconciler {
 
   async #whole(id: string): Promise<void> {
     await this.#network(id);
-    for (const endpoint of this.#state.endpoints(id)) await this.#endpoint(id, endpoint.id);
+    await this.#endpoints(id);
   }
 
   /** @returns whether anything was repaired */
   async #network(id: string): Promise<boolean> {
-    return await this.#driver.exclusively(id, async () => {
-      const network = this.#state.network(id);
-      if (!network) return false;
-      const trouble = () => this.#driver.trouble(network);
-      const plan = () => this.#driver.networkPlan(network);
-      return await this.#repair(`network ${id}`, plan, () => this.#network(id), trouble);
+    return await this.#driver.exclusively(id, () => this.#networkAlone(id));
+  }
+
+  /** The same where nothing else is under way on that network. */
+  async #networkAlone(id: string): Promise<boolean> {
+    const network = this.#state.network(id);
+    if (!network) return false;
+    return await this.#plans.run({
+      owner: `network ${id}`,
+      plan: () => this.#driver.networkPlan(network),
+      look: () => this.#network(id),
+      trouble: () => this.#driver.trouble(network),
     });
   }
 
   async #endpoint(networkId: string, id: string): Promise<void> {
     await this.#driver.exclusively(networkId, async () => {
       const network = this.#state.network(networkId);
-      // Asked for each time: what is seen in its sandbox is added to its record.
       const endpoint = () => this.#state.endpoint(networkId, id);
       if (!network || !endpoint()) return;
-      const plan = () => {
-        const now = endpoint();
-        return now ? this.#driver.endpointPlan(network, now) : [];
-      };
-      await this.#repair(`endpoint ${id}`, plan, () => this.#endpoint(networkId, id));
+      await this.#plans.run({
+        owner: `endpoint ${id}`,
+        plan: () => {
+          const now = endpoint();
+          return now ? this.#driver.endpointPlan(network, now) : [];
+        },
+        look: () => this.#endpoint(networkId, id),
+        ground: () => this.#networkAlone(networkId),
+      });
     });
   }
 
-  /** Has the settings of a plan looked after as soon as somebody writes one. */
-  #watchSettings(plan: readonly Step[], owner: string, look: () => Promise<unknown>): void {
-    if (this.#schedule.stopped) return;
-    for (const { what } of plan) {
-      const [, name] = /^sysctl (\S+)=/.exec(what) ?? [];
-      if (name)
-        this.#settings.follow(name, owner, () => {
-          if (this.#watching) this.#schedule.soon(owner, LINK_SETTLE_MS, look);
-        });
-    }
-  }
-
-  /**
-   * Applies a plan again, and has its settings looked after.
-   *
-   * @param look does so once more
-   * @param trouble asked afterwards for what no step could change
-   * @returns whether anything was repaired
-   */
-  async #repair(
-    owner: string,
-    plan: () => readonly Step[],
-    look: () => Promise<unknown>,
-    trouble?: () => Promise<string | undefined>,
-  ): Promise<boolean> {
-    let repaired = false;
-    const onDrift = ({ what }: Step, before?: string) => {
-      repaired = true;
-      this.health.repaired(what.split(" ", 1)[0] ?? "", what, before);
-    };
-    let steps = plan();
-    let failures = await repairAll(steps, onDrift);
-    // A step may have failed because somebody was just deleting what an earlier one had found there.
-    if (failures.length > 0) failures = await repairAll((steps = plan()), onDrift);
-    const text = [...failures, await trouble?.()].filter(Boolean).join("; ");
-    this.health.report(owner, text);
-    this.#watchSettings(steps, owner, look);
-    return repaired;
+  async #endpoints(network: string): Promise<void> {
+    for (const { id } of this.#state.endpoints(network)) await this.#endpoint(network, id);
   }
 
   /** Routes and neighbour entries of endpoints that are not on record. */
@@ -330,7 +303,7 @@ export class Reconciler {
     if (!network || group === LEAVING_GROUP) return;
     // The kernel answers when it is done with the bridge. Free is a port for an instant when it is made, too.
     this.#schedule.soon(`ports of ${network}`, 0, async () => {
-      if ((await this.#host.links.get(name))?.master === 0) await this.#bridgeAndPorts(network);
+      if ((await this.#host.links.get(name))?.master === 0) await this.#whole(network);
     });
   }
 
@@ -341,13 +314,8 @@ export class Reconciler {
     if (kind === "endpoint") await this.#endpoint(network, id);
     // With it went what led to each endpoint, and nobody announces that.
     else if (kind === "shim") await this.#whole(id);
-    else await this.#bridgeAndPorts(network);
-  }
-
-  /** A bridge that had to be made again has no ports yet, and nobody announces that. */
-  async #bridgeAndPorts(network: string): Promise<void> {
-    if (!(await this.#network(network))) return;
-    for (const { id } of this.#state.endpoints(network)) await this.#endpoint(network, id);
+    // A bridge that had to be made again has no ports yet.
+    else if (await this.#network(network)) await this.#endpoints(network);
   }
 
   /** A link on a parent came or went; the kernel does not say which. */

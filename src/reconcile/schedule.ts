@@ -43,10 +43,6 @@ export class Schedule {
     this.#log = log;
   }
 
-  get stopped(): boolean {
-    return this.#stopped;
-  }
-
   /**
    * Runs something after a while, and again when it failed: a second later, and then later and later, unless it is asked
    * for meanwhile. While that waits, a second call under its key changes nothing but for a nearer time; while it runs,

@@ -557,6 +557,26 @@ describe("Reconciler", () => {
     );
   });
 
+  it("makes a bridge again that is deleted while one of its ports is looked at, and says nothing of the port", async function () {
+    this.timeout(30_000);
+    for (const number of [3, 4, 5]) await site.driver.createEndpoint(endpointOf(network, number));
+    await site.reconciler.start();
+    const ports = async () => (await ipLinks()).filter(({ master }) => master === BRIDGE).length;
+    const before = await ports();
+    for (let msAfter = 94; msAfter <= 106; msAfter += 1) {
+      await sleep(300);
+      // What is written is looked at 100 ms later.
+      await setSysctl(`net/ipv6/conf/${PORT}/disable_ipv6`, "0");
+      await sleep(msAfter);
+      await ip(`link delete ${BRIDGE}`);
+      await until("the ports are in the bridge again", async () => (await ports()) === before);
+    }
+    assert.deepEqual(
+      site.lines.filter(({ level }) => level === "error"),
+      [],
+    );
+  });
+
   it("follows the engine's bridges as they come and go", async () => {
     const bridges = async () =>
       (await ruleLines(4))
