@@ -59,8 +59,11 @@ export async function daemon(config: Config): Promise<void> {
     unlock();
     log.info("stopped");
   };
-  process.once("SIGTERM", (signal) => void stop(signal));
-  process.once("SIGINT", (signal) => void stop(signal));
+  let stopping: Promise<void> | undefined;
+  const onSignal = (signal: string) => {
+    stopping ??= stop(signal);
+  };
+  process.once("SIGTERM", onSignal).once("SIGINT", onSignal);
   log.info({ socket: config.socket, networks: state.networks().length }, "listening");
   tellReady();
   await started;

@@ -306,6 +306,15 @@ describe("tsnet daemon", () => {
     assert.equal(await daemon.ended(), 0, daemon.out);
   });
 
+  it("ends properly when told to by both signals", async () => {
+    const at = places("one");
+    const daemon = start(at);
+    await daemon.answers(at.socket);
+    daemon.signal("SIGINT");
+    daemon.signal("SIGTERM");
+    assert.equal(await daemon.ended(), 0, daemon.errors);
+  });
+
   it("ends at once when nothing is in flight", async () => {
     const at = places("one");
     const daemon = start(at);
