@@ -1,5 +1,6 @@
-import { readFileSync, readdirSync, readlinkSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
+import type { Family } from "../ip.ts";
 import { processIds } from "./processes.ts";
 
 /**
@@ -47,14 +48,20 @@ export function unixSocketOwner(path: string): string | undefined {
 }
 
 /** Which other process is bound to a port, whatever the address. A socket of IPv6 may have an IPv4 port as well. */
-export function portOwner(protocol: "tcp" | "udp", port: number, family: 4 | 6): string | undefined {
+export function portOwner(protocol: "tcp" | "udp", port: number, family: Family): string | undefined {
   const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
-  const inodes = (family === 4 ? [protocol, `${protocol}6`] : [`${protocol}6`]).flatMap((table) => {
-    const lines = readFileSync(`/proc/net/${table}`, "utf8").trim().split("\n").slice(1);
-    return lines
-      .map((line) => line.trim().split(/\s+/))
-      .filter(([, local, remote]) => local?.endsWith(suffix) && remote?.endsWith(":0000"))
-      .map((columns) => columns[9] ?? "");
-  });
+  const tables = family === 4 ? [protocol, `${protocol}6`] : [`${protocol}6`];
+  const inodes = tables
+    .flatMap(socketsIn)
+    .filter(([, local, remote]) => local?.endsWith(suffix) && remote?.endsWith(":0000"))
+    .map((columns) => columns[9] ?? "");
   return inodes.map(socketOwner).find((owner) => owner !== undefined);
+}
+
+/** The columns of a table of sockets below /proc/net. There is none of IPv6 where the kernel is without it. */
+function socketsIn(table: string): string[][] {
+  const path = `/proc/net/${table}`;
+  if (!existsSync(path)) return [];
+  const [, ...rows] = readFileSync(path, "utf8").trim().split("\n");
+  return rows.map((row) => row.trim().split(/\s+/));
 }

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync } from "node:fs";
 import type { NetworkRequest } from "../../src/model.ts";
 import { LEAVING_GROUP } from "../../src/names.ts";
@@ -14,6 +16,13 @@ const MACVLAN: NetworkRequest = {
   ...BRIDGE,
   options: { backend: "macvlan", parent: "wire0", host_access: "on" },
 };
+
+/** A server that says when it listens. */
+const LISTEN = `
+  my $server = IO::Socket::INET->new(LocalPort => 8080, Listen => 1) or die $!;
+  $| = 1;
+  print "listening";
+  sleep;`;
 
 /** It needs a kernel that was started so (`ipv6.disable=1`): see boot.ts. */
 describe("a kernel without IPv6", () => {
@@ -47,6 +56,18 @@ describe("a kernel without IPv6", () => {
     assert.match(made.rules.join("\n"), /--dport 8080 .*-j DNAT --to-destination 10\.1\.0\.2:80/);
     await site.driver.deleteNetwork(BRIDGE.id);
     assert.deepEqual(await state(), before);
+  });
+
+  it("refuses a port that a process has, and says whose it is", async () => {
+    const server = spawn("perl", ["-MIO::Socket::INET", "-e", LISTEN]);
+    await once(server.stdout, "data");
+    await attached(BRIDGE);
+    await assert.rejects(
+      site.driver.publish(BRIDGE.id, endpointOf(BRIDGE).id, PORTS),
+      new RegExp(`8080/tcp: the port is taken by process ${String(server.pid)} \\(perl\\)$`),
+    );
+    await site.driver.deleteNetwork(BRIDGE.id);
+    server.kill();
   });
 
   it("has containers on a bridge of the host's", async () => {
