@@ -30,8 +30,9 @@ export class IptablesVariant {
     const there = here === "nft" ? "legacy" : "nft";
     // Asking iptables-legacy for its rules would make the tables it has none of yet.
     if (there === "legacy" && (await tablesOfLegacy()) === "") return;
-    if (!(await output(`iptables-${there}-save`)).includes(ENGINE)) return;
-    if ((await output(`iptables-${here}-save`)).includes(ENGINE)) return;
+    if (!(await hasEngine(there))) return;
+    // Of rules that it cannot show nothing is known: whoever needs them tells of that.
+    if ((await hasEngine(here)) !== false) return;
     throw new ConflictError(
       `the engine's rules are those of iptables-${there}, but \`iptables\` is iptables-${here}; choose the same with \`update-alternatives --set iptables /usr/sbin/iptables-${there}\` (and ip6tables) and start tsnet again`,
     );
@@ -61,10 +62,10 @@ async function tablesOfLegacy(): Promise<string> {
   return (await readFile("/proc/net/ip_tables_names", "utf8").catch(() => "")).trim();
 }
 
-/** What a program prints; nothing where it is missing or fails. */
-async function output(program: string, ...args: string[]): Promise<string> {
-  return await run(program, args, { maxBuffer: SAVE_LIMIT }).then(
-    ({ stdout }) => stdout,
-    () => "",
+/** Whether the engine has chains in the tables of a variant; undefined where that is missing, or cannot show its rules. */
+async function hasEngine(variant: Variant): Promise<boolean | undefined> {
+  return await run(`iptables-${variant}-save`, [], { maxBuffer: SAVE_LIMIT }).then(
+    ({ stdout }) => stdout.includes(ENGINE),
+    () => undefined,
   );
 }

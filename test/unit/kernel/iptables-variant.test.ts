@@ -6,6 +6,7 @@ import { ConflictError, KernelError } from "../../../src/errors.ts";
 import { IptablesVariant } from "../../../src/kernel/iptables-variant.ts";
 
 const LEGACY = "echo 'iptables v1.8.9 (legacy)'";
+const ENGINE = "echo ':DOCKER - [0:0]'";
 
 describe("IptablesVariant", () => {
   const path = process.env["PATH"];
@@ -44,13 +45,21 @@ describe("IptablesVariant", () => {
   it("asks again where it could not be asked, and does not guess", async () => {
     install({
       iptables: `if [ -e "${bin}/failed" ]; then ${LEGACY}; else : >"${bin}/failed"; exit 1; fi`,
-      "iptables-nft-save": "echo ':DOCKER - [0:0]'",
+      "iptables-nft-save": ENGINE,
+      "iptables-legacy-save": "",
     });
     await assert.rejects(variant.mustNotMix(), (error) => {
       assert.ok(error instanceof ConflictError);
       assert.match(error.message, /are those of iptables-nft, but `iptables` is iptables-legacy/);
       return true;
     });
+  });
+
+  it("takes nothing for the other's while its own rules cannot be shown", async () => {
+    // As of one with a rule of nft's own; what the engine left in the other does no harm.
+    const own = "echo 'Parsing nftables rule failed' >&2; exit 3";
+    install({ iptables: LEGACY, "iptables-nft-save": ENGINE, "iptables-legacy-save": own });
+    await variant.mustNotMix();
   });
 
   it("repeats in one line what an iptables says that cannot start", async () => {
