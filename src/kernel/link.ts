@@ -133,8 +133,9 @@ export class Links {
     return await this.#one(name, Buffer.concat([header(), text(IFLA.IFNAME, name), SKIP_STATS]));
   }
 
-  /** The link of that index, or undefined. */
+  /** The link of that index, or undefined, as for 0: that is none's. */
   async at(index: number): Promise<Link | undefined> {
+    if (index === 0) return undefined;
     const head = header();
     head.writeInt32LE(index, 4);
     return await this.#one(`if${String(index)}`, Buffer.concat([head, SKIP_STATS]));

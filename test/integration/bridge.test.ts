@@ -215,6 +215,20 @@ describe("bridge backend on the kernel", () => {
     await site.driver.createNetwork(network);
   });
 
+  it("refuses a subnet that the host has a route to by several links", async () => {
+    await ip(
+      "link set own-br up",
+      "link set vpn0 up",
+      "link set vpn1 up",
+      "addr add 198.51.100.1/24 dev vpn1",
+      "route add 10.1.64.0/20 nexthop via 198.51.100.2 dev vpn1 nexthop via 192.0.2.2 dev own-br",
+    );
+    await assert.rejects(
+      site.driver.createNetwork(NETWORKS["dual stack"] ?? assert.fail()),
+      /10\.1\.0\.0\/16 overlaps the host's route to 10\.1\.64\.0\/20/,
+    );
+  });
+
   it("takes a subnet out of a VPN's wide routes, but not out of a wide network that the host is on", async () => {
     const network = NETWORKS["dual stack"] ?? assert.fail();
     await ip("link set vpn0 up", "link set vpn1 up", "addr add 192.0.2.9/24 dev vpn1");
