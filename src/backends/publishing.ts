@@ -179,7 +179,7 @@ export class Publisher {
         for (const { address } of addresses) {
           if (own.has(`${address} ${port}`))
             throw new ConflictError(
-              `cannot publish ${address}:${port}/${protocol}: this container asks for it twice`,
+              `cannot publish ${bracketed(address)}:${port}/${protocol}: this container asks for it twice`,
             );
           const result = this.#reservations.take(ownerOf(endpoint), { protocol, address, port }, isLast);
           port = result.port;

@@ -1,5 +1,6 @@
 import type { z } from "zod";
 import { reason } from "../errors.ts";
+import { bracketed } from "../ip.ts";
 import { Endpoint, Network, bareAddresses } from "../model.ts";
 import type { Records } from "./migration.ts";
 
@@ -60,7 +61,7 @@ function uniqueThings(endpoint: Endpoint): string[] {
     `id ${id}`,
     ...bareAddresses(endpoint).map((address) => `address ${address} of network ${network}`),
     ...ports.flatMap(({ protocol, host }) =>
-      host ? [`host port ${host.address}:${host.port}/${protocol}`] : [],
+      host ? [`host port ${bracketed(host.address)}:${host.port}/${protocol}`] : [],
     ),
   ];
 }

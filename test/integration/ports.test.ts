@@ -70,6 +70,15 @@ describe("the host's ports that a container is given", () => {
     }
   });
 
+  it("are not given twice to one container", async () => {
+    const asked = [80, 81].map((port) => ({ ...binding(port, 8000), hostAddress: "::1" }));
+    await assert.rejects(
+      site.driver.publish(network.id, next.id, asked),
+      /cannot publish \[::1\]:8000\/tcp: this container asks for it twice/,
+    );
+    assert.deepEqual(await translations(), []);
+  });
+
   it("are found at once behind a hundred that others have", async () => {
     const servers: Server[] = [];
     try {

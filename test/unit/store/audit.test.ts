@@ -6,8 +6,8 @@ import { endpoint, network } from "./records.ts";
 const port = (number: number) => ({
   protocol: "tcp" as const,
   containerPort: 80,
-  host: { address: "0.0.0.0", port: number },
-  family: 4 as const,
+  host: { address: "::", port: number },
+  family: 6 as const,
 });
 
 function store(
@@ -55,7 +55,7 @@ describe("problems", () => {
     ],
     "a host port that two endpoints publish": [
       store(endpoint(5, 1, { ports: [port(80)] })),
-      `${third}: host port 0.0.0.0:80/tcp is that of ${first} too`,
+      `${third}: host port [::]:80/tcp is that of ${first} too`,
     ],
   };
   for (const [kind, [more, problem]] of Object.entries(wrong))
