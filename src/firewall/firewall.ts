@@ -5,12 +5,15 @@ import type { Step } from "../step.ts";
 import { FamilyRules } from "./family.ts";
 import type { Firewalld } from "../firewalld/firewalld.ts";
 import { Forwarding } from "./forwarding.ts";
-import type { EngineBridge } from "./layout.ts";
+import { type EngineBridge, HOOKED } from "./layout.ts";
 import { type FamilyRule, type Rule, ruleKey } from "./rule.ts";
 
 /** All of tsnet's packet filter rules. */
 export class Firewall {
-  readonly #iptables: Record<Family, Iptables> = { 4: new Iptables(4), 6: new Iptables(6) };
+  readonly #iptables: Record<Family, Iptables> = {
+    4: new Iptables(4, HOOKED),
+    6: new Iptables(6, HOOKED),
+  };
   readonly #variant = new IptablesVariant();
   readonly #firewalld: Firewalld | undefined;
   /** Whether the host forwards packets at all. */

@@ -5,6 +5,7 @@ import { readSysctl, writeSysctl } from "../kernel/sysctl.ts";
 import { KeyedLock } from "../lock.ts";
 import { isOwnName } from "../names.ts";
 import type { Step } from "../step.ts";
+import { HOOKED } from "./layout.ts";
 
 const SETTING = { 4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding" } as const;
 
@@ -108,7 +109,7 @@ async function setPolicy(family: Family, target: "ACCEPT" | "DROP"): Promise<voi
 }
 
 async function using<T>(family: Family, action: (iptables: Iptables) => Promise<T>): Promise<T> {
-  const iptables = new Iptables(family);
+  const iptables = new Iptables(family, HOOKED);
   try {
     return await action(iptables);
   } finally {

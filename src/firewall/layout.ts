@@ -1,6 +1,6 @@
 import { type Family, LOOPBACK } from "../ip.ts";
 import { ANY_BRIDGE } from "../names.ts";
-import { type Chain, type FamilyRule, chainKey } from "./rule.ts";
+import { type Chain, type FamilyRule, TABLES, chainKey } from "./rule.ts";
 
 /**
  * The chains of tsnet. Within the chains written in lower case below the order is fixed; everything else may
@@ -117,6 +117,11 @@ export function hooks(family: Family): readonly Hook[] {
     { from: "POSTROUTING", to: CHAINS.postrouting, spec: jump(CHAINS.postrouting) },
   ];
 }
+
+/** The built-in chains with these jumps, by table; the same for both families. */
+export const HOOKED: Readonly<Record<string, readonly string[]>> = Object.fromEntries(
+  TABLES.map((table) => [table, hooks(4).flatMap(({ from, to }) => (to.table === table ? from : []))]),
+);
 
 /** A packet for a published port: its destination was translated on its way in. */
 export const PUBLISHED = "-m conntrack --ctstate DNAT";

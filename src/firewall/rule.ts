@@ -1,6 +1,8 @@
 import type { Family } from "../ip.ts";
 
-export type Table = "raw" | "mangle" | "nat" | "filter";
+/** The tables that have chains of tsnet's, in the order in which a change goes through them. */
+export const TABLES = ["mangle", "nat", "filter"] as const;
+export type Table = (typeof TABLES)[number];
 
 /** A chain of tsnet's own, or the built-in one it hangs on. */
 export interface Chain {

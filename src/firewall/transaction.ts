@@ -1,9 +1,8 @@
 import type { Family } from "../ip.ts";
 import { type Hook, ORDERED, hooks } from "./layout.ts";
-import { type Table, chainKey, chainOf } from "./rule.ts";
+import { TABLES, type Table, chainKey, chainOf } from "./rule.ts";
 import type { Saved } from "./saved.ts";
 
-const TABLES: readonly Table[] = ["raw", "mangle", "nat", "filter"];
 const ORDERED_CHAINS: ReadonlySet<string> = new Set(ORDERED.map(chainKey));
 
 /** How to get from what is there to what should be. */
@@ -28,9 +27,9 @@ export function transaction(
 ): Transaction {
   const builtin = new Map<string, readonly string[]>();
   const own = new Map<string, readonly string[] | undefined>();
-  const lines: Record<Table, string[]> = { raw: [], mangle: [], nat: [], filter: [] };
-  const declared: Record<Table, string[]> = { raw: [], mangle: [], nat: [], filter: [] };
-  const deleted: Record<Table, string[]> = { raw: [], mangle: [], nat: [], filter: [] };
+  const lines: Record<Table, string[]> = { mangle: [], nat: [], filter: [] };
+  const declared: Record<Table, string[]> = { mangle: [], nat: [], filter: [] };
+  const deleted: Record<Table, string[]> = { mangle: [], nat: [], filter: [] };
   for (const hook of hooks(family)) {
     const { table } = hook.to;
     const key = chainKey({ table, name: hook.from });

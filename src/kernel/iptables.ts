@@ -14,13 +14,6 @@ const PREFIX = { 4: "iptables", 6: "ip6tables" } as const;
 const UNREADABLE = /^# Table `(\w+)' is incompatible, use 'nft' tool\.$/gm;
 /** What it says when it ends at a rule of nft's, such as `meta skuid 1000`: it has said nothing of what is behind. */
 const UNPARSABLE = "Parsing nftables rule failed";
-/** The tables with the built-in chains that lead to tsnet's own, see layout.ts: these must be read, nobody's others. */
-const NEEDED: Readonly<Record<string, readonly string[]>> = {
-  raw: [],
-  mangle: ["PREROUTING", "INPUT", "FORWARD"],
-  nat: ["PREROUTING", "OUTPUT", "POSTROUTING"],
-  filter: ["INPUT", "FORWARD"],
-};
 /** What needs no quotes among others' names. */
 const PLAIN = /^[\w.-]+$/;
 
@@ -36,10 +29,13 @@ export class Iptables {
   readonly #restore: Conversation;
   readonly #shell = new Conversation("sh", ["sh"], DONE);
   readonly #family: Family;
+  readonly #needed: Readonly<Record<string, readonly string[]>>;
   readonly #save: string;
 
-  constructor(family: Family) {
+  /** @param needed built-in chains by table: these must be read, whatever cannot be of the others */
+  constructor(family: Family, needed: Readonly<Record<string, readonly string[]>>) {
     this.#family = family;
+    this.#needed = needed;
     const program = `${PREFIX[family]}-restore`;
     // A pipe makes a program keep its output until a buffer is full; stdbuf(1) has it written line by line.
     const command = ["stdbuf", "-oL", program, "--noflush", "--verbose", "-w", WAIT_SECONDS] as const;
@@ -62,8 +58,7 @@ export class Iptables {
    * put them there, iptables-save shows nothing, or it ends in the midst of it, but every chain without one can be read by
    * itself.
    *
-   * @throws {KernelError} also where a built-in chain that tsnet needs has such a rule: what is before and behind it
-   *   cannot be told
+   * @throws {KernelError} also where a chain that is needed has such a rule: what is before and behind it cannot be told
    */
   async save(): Promise<string> {
     // Not with its complaints: nf_tables' warns of legacy tables in the midst of a line, since the output is buffered.
@@ -76,7 +71,7 @@ export class Iptables {
 
   async #tableByTable(): Promise<string> {
     let saved = "";
-    for (const table of Object.keys(NEEDED)) {
+    for (const table of Object.keys(this.#needed)) {
       const { text, status } = await this.#run(`${this.#save} -t ${table} 2>/dev/null`);
       saved += status === "0" ? await this.#complete(text) : await this.#chainByChain(table);
     }
@@ -102,7 +97,7 @@ export class Iptables {
             .replace(/^-N (\S+)$/m, ":$1 - [0:0]")
             .trimEnd(),
         );
-      else if (NEEDED[table]?.includes(chain))
+      else if (this.#needed[table]?.includes(chain))
         throw new KernelError(
           command,
           "",

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { FamilyRules } from "../../src/firewall/family.ts";
 import { Firewall } from "../../src/firewall/firewall.ts";
-import { type Hook, hooks, standingRules } from "../../src/firewall/layout.ts";
+import { HOOKED, type Hook, hooks, standingRules } from "../../src/firewall/layout.ts";
 import { entrance } from "../../src/firewall/port-rules.ts";
 import { type Chain, type Rule, ruleKey } from "../../src/firewall/rule.ts";
 import { Iptables } from "../../src/kernel/iptables.ts";
@@ -68,7 +68,7 @@ for (const variant of ["nf_tables", "legacy"] as const)
     const saved = async (family: 4 | 6) => await ruleLines(family, program(family, "-save"));
     let opened: Iptables[] = [];
     const open = (family: 4 | 6) => {
-      const iptables = new Iptables(family);
+      const iptables = new Iptables(family, HOOKED);
       opened.push(iptables);
       const rules = new FamilyRules(family, iptables);
       rules.setEngineBridges(ENGINE_BRIDGES);

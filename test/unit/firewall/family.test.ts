@@ -342,7 +342,7 @@ describe("FamilyRules", () => {
 });
 
 /** `iptables -F` for every table, or for these. */
-function flush(iptables: FakeIptables, tables = ["raw", "mangle", "nat", "filter"]): void {
+function flush(iptables: FakeIptables, tables = ["mangle", "nat", "filter"]): void {
   for (const table of tables) {
     const chains = iptables
       .text()
