@@ -1,6 +1,6 @@
 import type { Driver } from "../driver.ts";
 import type { Host } from "../kernel/host.ts";
-import type { Link } from "../kernel/link.ts";
+import { type Link, macvlanLower } from "../kernel/link.ts";
 import { type OwnEntry, lostAddress, ownEntries } from "../steps/own-entries.ts";
 import type { KernelEvent } from "../kernel/rtnetlink.ts";
 import { type Endpoint, type Network, bareAddresses } from "../model.ts";
@@ -72,9 +72,9 @@ export class ParentWatch {
    * Endpoints whose links on a parent are not up in their sandboxes, or not there: somebody may have deleted one, which
    * is told in the sandbox and not here.
    */
-  async missing(host: Host, { name, index }: Link): Promise<Endpoint[]> {
-    const taken = await host.neighbours.takenBy(index);
-    const endpoints = this.on(name).flatMap(({ id }) => this.#state.endpoints(id));
+  async missing(host: Host, parent: Link): Promise<Endpoint[]> {
+    const taken = await host.neighbours.takenBy(macvlanLower(parent));
+    const endpoints = this.on(parent.name).flatMap(({ id }) => this.#state.endpoints(id));
     return endpoints.filter(({ sandbox, mac }) => sandbox && !taken.has(mac));
   }
 

@@ -6,7 +6,13 @@ import { LINK_GROUP } from "../names.ts";
 import type { Applied, Step } from "../step.ts";
 import { announce } from "../kernel/announce.ts";
 import type { Host } from "../kernel/host.ts";
-import type { Link, LinkSettings, MacvlanMode, NewLink } from "../kernel/link.ts";
+import {
+  type Link,
+  type LinkSettings,
+  type MacvlanMode,
+  type NewLink,
+  macvlanLower,
+} from "../kernel/link.ts";
 import { discardOwn, mustBeOurs, settle } from "./own-link.ts";
 import { processNamespaces } from "../kernel/netns.ts";
 import { Sandbox } from "../kernel/sandbox.ts";
@@ -120,7 +126,7 @@ export function shimLink(
       // No container loses anything with it.
       if (there) await host.links.delete(name);
       const macvlan = { parent: below.index, mode: "bridge" } as const;
-      await host.links.add({ name, kind: "macvlan", group: LINK_GROUP, mac, macvlan });
+      await host.links.add({ name, kind: "macvlan", group: LINK_GROUP, mac, mtu: below.mtu, macvlan });
       await host.links.set(name, { alias, linkLocal: false });
       return before ?? true;
     },
@@ -146,8 +152,8 @@ export function linkUp(host: Host, name: string): Step {
  * Whether the parent is the link below: another one may have got its name. Nothing is known before Linux 5.18 where the
  * two have the same index in two namespaces (nla_put_iflink, net/core/rtnetlink.c).
  */
-function sitsOn({ lower }: Link, { index }: Link): boolean {
-  return lower === 0 || lower === index;
+function sitsOn({ lower }: Link, parent: Link): boolean {
+  return lower === 0 || lower === macvlanLower(parent);
 }
 
 /**
@@ -178,9 +184,10 @@ function packets(parent: Link | undefined): Pick<LinkSettings, "gsoMaxSize"> {
 }
 
 /** Waits while another macvlan of the parent has the MAC: the engine could not set this one up (macvlan_open, EADDRINUSE). */
-async function untilFree(host: Host, { index }: Link, mac: string): Promise<void> {
+async function untilFree(host: Host, parent: Link, mac: string): Promise<void> {
   const deadline = Date.now() + GONE_MS;
-  while ((await host.neighbours.takenBy(index)).has(mac) && Date.now() < deadline) await sleep(LOOK_AGAIN_MS);
+  const isTaken = async () => (await host.neighbours.takenBy(macvlanLower(parent))).has(mac);
+  while ((await isTaken()) && Date.now() < deadline) await sleep(LOOK_AGAIN_MS);
 }
 
 async function addMacvlan(
@@ -339,7 +346,8 @@ async function removeInside(sandbox: string, alias: string): Promise<boolean> {
 async function removeStray(host: Host, { parent, mode, mac, alias }: MacvlanSpec): Promise<void> {
   const below = await host.links.get(parent);
   // The parent does not tell of one in mode passthru.
-  if (!below || (mode !== "passthru" && !(await host.neighbours.takenBy(below.index)).has(mac))) return;
+  if (!below || (mode !== "passthru" && !(await host.neighbours.takenBy(macvlanLower(below))).has(mac)))
+    return;
   for (const namespace of processNamespaces()) if (await removeInside(namespace, alias)) return;
 }
 

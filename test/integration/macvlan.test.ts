@@ -624,6 +624,20 @@ describe("macvlan backend on the kernel", () => {
     });
   });
 
+  it("has links on a parent that is a macvlan itself, where the kernel puts them, and follows its MTU", async () => {
+    await ip(`link add own link ${PARENT} type macvlan mode bridge`, "link set own up");
+    await ip("address add 10.1.0.201/16 dev own", "address add fd01::201/64 dev own nodad");
+    await ip("link set own mtu 1450");
+    const network = { ...DEFAULTS, options: { ...ON_PARENT, parent: "own", host_access: "on" } };
+    const sandbox = await host.joined(network);
+    assert.deepEqual(await site.reconcile(), {});
+    await ip("link set own mtu 1400");
+    assert.deepEqual(await site.reconcile(), { link: 2 });
+    assert.equal((await sandbox.describe()).mtu, 1400);
+    assert.equal((await ipLink(SHIM))?.mtu, 1400);
+    assert.deepEqual(Object.fromEntries(site.reconciler.health.degraded), {});
+  });
+
   describe("events", () => {
     const network = NETWORKS["dual stack with host access"] ?? assert.fail();
 
