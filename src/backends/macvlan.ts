@@ -15,7 +15,7 @@ import { gatewaysOf } from "./gateways.ts";
 import { HostAccess, accessRules } from "./host-access.ts";
 import { mustBearIpv6 } from "./ipv6.ts";
 import { MacvlanOptions } from "./macvlan-options.ts";
-import { type Parent, findParent } from "./parents.ts";
+import { type Parent, findParent, whoTakesFrames } from "./parents.ts";
 
 /** What was decided when the network was created. */
 interface Found {
@@ -136,6 +136,8 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
     if (!link) return `parent ${name} is gone`;
     if (!link.up) return `parent ${name} is down`;
     if (!link.carrier) return `parent ${name} has no carrier`;
+    const above = await whoTakesFrames(this.#host, link);
+    if (above) return `parent ${name} is a port of ${above}, which takes its frames`;
     return network.options.host_access ? await this.#access.trouble(network, name) : undefined;
   }
 

@@ -77,14 +77,20 @@ function vlanOf(name: string): { kind: "vlan"; base: string; id: number } | unde
   return base && id ? { kind: "vlan", base, id: Number(id) } : undefined;
 }
 
-async function mustCarry(host: Host, { name, ethernet, alias, master }: Link): Promise<void> {
+async function mustCarry(host: Host, link: Link): Promise<void> {
+  const { name, ethernet, alias } = link;
   if (!ethernet) throw new InvalidError(`option parent is "${name}", but ${name} is not an Ethernet link`);
   const owner = ownerOf(alias);
   if (owner && owner.kind !== "parent")
     throw new ConflictError(`parent ${name} belongs to ${owner.kind} ${owner.id}; name another link`);
-  if (master === 0) return;
-  const above = (await host.links.list()).find(({ index }) => index === master);
+  const above = await whoTakesFrames(host, link);
+  if (above) throw new ConflictError(`parent ${name} is a port of ${above}; name that as the parent`);
+}
+
+/** What a link is a port of, by name, if that takes the frames of its ports, so that no macvlan gets any. */
+export async function whoTakesFrames(host: Host, { master }: Link): Promise<string | undefined> {
+  if (master === 0) return undefined;
+  const above = await host.links.at(master);
   // A routing domain leaves its links their frames; whatever else has links takes them.
-  if (above && above.kind !== "vrf")
-    throw new ConflictError(`parent ${name} is a port of ${above.name}; name that as the parent`);
+  return above?.kind === "vrf" ? undefined : above?.name;
 }

@@ -46,13 +46,13 @@ export class ParentWatch {
    * whenever a link on it comes or goes, which is nothing to look after all of them for; see {@link missing}.
    */
   changed(link: Link, gone: boolean): readonly Network[] {
-    const { name, index, up, carrier, mtu, gsoMaxSize } = link;
+    const { name, index, up, carrier, master, mtu, gsoMaxSize } = link;
     const former = this.#names.get(index) ?? name;
     if (gone) this.#names.delete(index);
     else this.#names.set(index, name);
     return [
       ...(former === name ? [] : this.#unlessSeen(former, "gone")),
-      ...this.#unlessSeen(name, gone ? "gone" : [index, up, carrier, mtu, gsoMaxSize].join(" ")),
+      ...this.#unlessSeen(name, gone ? "gone" : [index, up, carrier, master, mtu, gsoMaxSize].join(" ")),
     ];
   }
 

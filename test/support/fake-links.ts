@@ -43,6 +43,7 @@ export class FakeLinks {
   get host(): Host {
     const links = {
       get: async (name: string) => this.get(name),
+      at: async (index: number) => [...this.#links.values()].find((link) => link.index === index),
       list: async () => [...this.#links.values()],
       canMake: async (kind: LinkKind) => this.kinds.includes(kind),
       add: async (link: NewLink) => {

@@ -204,6 +204,9 @@ describe("MacvlanBackend", () => {
       assert.equal(await backend.trouble(network), "parent eth0 has no carrier");
       links.plug("eth0", { index, up: false, carrier: false });
       assert.equal(await backend.trouble(network), "parent eth0 is down");
+      links.plug("sw", { kind: "bridge" });
+      links.plug("eth0", { index, master: links.get("sw")?.index ?? 0 });
+      assert.equal(await backend.trouble(network), "parent eth0 is a port of sw, which takes its frames");
       links.unplug("eth0");
       assert.equal(await backend.trouble(network), "parent eth0 is gone");
     });

@@ -27,6 +27,12 @@ describe("ParentWatch.changed", () => {
     assert.deepEqual(heard({ name: "px" }), []);
   });
 
+  it("names them when it becomes a port, and when it is one no more", () => {
+    heard({ name: "px" });
+    assert.deepEqual(heard({ name: "px", master: 8 }), ["on px"]);
+    assert.deepEqual(heard({ name: "px" }), ["on px"]);
+  });
+
   it("names them when another link takes the name", () => {
     heard({ name: "px" });
     heard({ name: "py" });
