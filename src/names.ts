@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { ipBytes } from "./ip.ts";
+import { formatMac } from "./mac.ts";
 
 /**
  * What tsnet's things on the host are called. A later version must be able to delete what this one made,
@@ -116,8 +117,4 @@ export function shimMac(network: string): string {
 export function hostEndMac(endpoint: string): string {
   const digest = createHash("sha256").update(endpoint).digest();
   return formatMac(Buffer.from([0xfe, ...digest.subarray(0, 5)]));
-}
-
-function formatMac(raw: Buffer): string {
-  return raw.toString("hex").replace(/..(?!$)/g, "$&:");
 }

@@ -1,10 +1,10 @@
 import { isErrno } from "../errors.ts";
 import { type Cidr, formatIp, ipBytes, parseCidr } from "../ip.ts";
+import { AF } from "./libc.ts";
 import { attributes, bytes, readU32, u32 } from "./netlink-message.ts";
 import { CREATE_EXCLUSIVE } from "./netlink-socket.ts";
 import { RTM, type Rtnetlink } from "./rtnetlink.ts";
 
-const AF = { 4: 2, 6: 10 } as const;
 const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
 /**
  * Flags of an address (linux/if_addr.h). NODAD: usable at once, since it was allocated and nobody else can have it (RFC 4862,

@@ -1,9 +1,9 @@
 import { ipBytes, parseIp } from "../ip.ts";
-import { close, failure, sendTo, socket } from "./libc.ts";
+import { macBytes } from "../mac.ts";
+import { SOCK, close, failure, sendTo, socket } from "./libc.ts";
 import { inNetns } from "./netns.ts";
 
 const AF_PACKET = 17;
-const SOCK_DGRAM_CLOEXEC = 0x80002;
 const ETH_P = { 4: 0x0806, 6: 0x86dd } as const;
 const SOCKADDR_LL = 20;
 const BROADCAST = "ffffffffffff";
@@ -30,7 +30,7 @@ export function announce(
   addresses: readonly string[],
 ): void {
   // Protocol 0: it receives nothing.
-  const fd = inNetns(netns, () => socket(AF_PACKET, SOCK_DGRAM_CLOEXEC, 0));
+  const fd = inNetns(netns, () => socket(AF_PACKET, SOCK.DGRAM, 0));
   if (fd < 0) throw failure("socket AF_PACKET");
   try {
     for (const address of addresses) {
@@ -86,8 +86,4 @@ function sockaddr(index: number, protocol: number, mac: string): Buffer {
   out.writeUInt8(6, 11);
   out.write(mac, 12, "hex");
   return out;
-}
-
-function macBytes(mac: string): Buffer {
-  return Buffer.from(mac.replaceAll(":", ""), "hex");
 }

@@ -1,5 +1,5 @@
 import { type Family, bracketed, ipBytes, parseIp } from "../ip.ts";
-import { close, failure, getsockname, libc, socket } from "./libc.ts";
+import { AF, SOCK, close, failure, getsockname, libc, socket } from "./libc.ts";
 import { receiveOnlyFrom } from "./socket-filter.ts";
 import { setOption } from "./socket-option.ts";
 
@@ -12,9 +12,8 @@ export interface HostPort {
   readonly port: number;
 }
 
-const AF = { 4: 2, 6: 10 } as const;
-const SOCKET = { tcp: [1, 6], udp: [2, 17], sctp: [1, 132] } as const;
-const SOCK_CLOEXEC = 0x80000;
+/** Type and number (IANA) of each protocol's sockets. */
+const SOCKET = { tcp: [SOCK.STREAM, 6], udp: [SOCK.DGRAM, 17], sctp: [SOCK.STREAM, 132] } as const;
 
 const bind = libc.func("int bind(int, const void *, uint32)");
 const listen = libc.func("int listen(int, int)");
@@ -30,7 +29,7 @@ export function boundSocket(wanted: HostPort, shared = false): number | undefine
   const { protocol, address, port } = wanted;
   const { family } = parseIp(address);
   const [type, number] = SOCKET[protocol];
-  const fd = socket(AF[family], type | SOCK_CLOEXEC, number);
+  const fd = socket(AF[family], type, number);
   if (fd < 0) {
     if (protocol === "sctp") return undefined;
     throw failure(`socket ${protocol}`);

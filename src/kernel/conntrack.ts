@@ -1,6 +1,7 @@
 import { Protocol } from "netlink";
 import { isErrno } from "../errors.ts";
 import { FAMILIES, type Family, UNSPECIFIED, formatIp, ipBytes, parseIp } from "../ip.ts";
+import { AF } from "./libc.ts";
 import { type NetlinkMessage, attributes, bytes, nest, u32, u8 } from "./netlink-message.ts";
 import { NetlinkSocket } from "./netlink-socket.ts";
 import { readSysctl } from "./sysctl.ts";
@@ -26,7 +27,6 @@ const COMPARE = { PROTO_NUM: 8, DST_PORT: 32 } as const;
 /** IPS_SEEN_REPLY (linux/netfilter/nf_conntrack_common.h), in network byte order as nfnetlink has all numbers. */
 const SEEN_REPLY = 2 << 24;
 const NUMBER = { tcp: 6, udp: 17, sctp: 132 } as const;
-const AF = { 4: 2, 6: 10 } as const;
 /** struct nfgenmsg: family, version, resource. */
 const HEADER = 4;
 const NOTHING = Buffer.alloc(0);

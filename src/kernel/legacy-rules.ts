@@ -1,18 +1,21 @@
 import { readFileSync } from "node:fs";
-import { close, getsockopt, socket } from "./libc.ts";
+import { AF, SOCK, close, getsockopt, socket } from "./libc.ts";
 
 /** Milliseconds between two looks; a look is a few system calls. */
 const INTERVAL_MS = 250;
 
-const SOCK_RAW_CLOEXEC = 0x80003;
 const IPPROTO_RAW = 255;
-/** struct ipt_getinfo: name, hooks in use, where they begin, where they end, entries, bytes (linux/netfilter_ipv4/ip_tables.h). */
-const GETINFO = 84;
+/** Bytes of struct ipt_getinfo: name, hooks in use, where they begin and end, entries, size (linux/netfilter_ipv4/ip_tables.h). */
+const INFO_SIZE = 84;
 const NAME = 32;
 
-const FAMILIES = [
-  { domain: 2, level: 0, option: 64, names: "/proc/net/ip_tables_names" },
-  { domain: 10, level: 41, option: 64, names: "/proc/net/ip6_tables_names" },
+/** IPT_SO_GET_INFO and IP6T_SO_GET_INFO. */
+const GET_INFO = 64;
+
+/** For each family its sockets' domain, the level of its options, and where the kernel lists its tables in use. */
+const BY_FAMILY = [
+  { domain: AF[4], level: 0, names: "/proc/net/ip_tables_names" },
+  { domain: AF[6], level: 41, names: "/proc/net/ip6_tables_names" },
 ] as const;
 
 /**
@@ -22,14 +25,14 @@ const FAMILIES = [
  * @returns stops it
  */
 export function watchLegacyRules(onChange: () => void): () => void {
-  const sockets = FAMILIES.map(({ domain }) => socket(domain, SOCK_RAW_CLOEXEC, IPPROTO_RAW));
+  const sockets = BY_FAMILY.map(({ domain }) => socket(domain, SOCK.RAW, IPPROTO_RAW));
 
   const look = () =>
-    FAMILIES.flatMap(({ level, option, names }, family) =>
+    BY_FAMILY.flatMap(({ level, names }, index) =>
       tablesInUse(names).map((table) => {
-        const info = Buffer.alloc(GETINFO);
+        const info = Buffer.alloc(INFO_SIZE);
         info.write(table, 0, NAME - 1);
-        return getsockopt(sockets[family] ?? -1, level, option, info, [info.length]) === 0
+        return getsockopt(sockets[index] ?? -1, level, GET_INFO, info, [info.length]) === 0
           ? info.toString("hex")
           : "";
       }),

@@ -5,12 +5,27 @@ import { KernelError } from "../errors.ts";
 /** The C library, for system calls that Node has no function for. */
 export const libc = koffi.load("libc.so.6");
 
-/** socket(2): a descriptor, or a negative number where {@link failure} says why. */
-export const socket = libc.func("int socket(int, int, int)") as (
+/** Numbers of the address families (linux/socket.h); those of netfilter are the same (NFPROTO, linux/netfilter.h). */
+export const AF = { 4: 2, 6: 10 } as const;
+
+/** Types of sockets (socket(2)). */
+export const SOCK = { STREAM: 1, DGRAM: 2, RAW: 3 } as const;
+const SOCK_CLOEXEC = 0x80000;
+
+const openSocket = libc.func("int socket(int, int, int)") as (
   domain: number,
   type: number,
   protocol: number,
 ) => number;
+
+/**
+ * socket(2), of which the programs that the daemon starts get nothing.
+ *
+ * @returns a descriptor, or a negative number where {@link failure} says why
+ */
+export function socket(domain: number, type: number, protocol: number): number {
+  return openSocket(domain, type | SOCK_CLOEXEC, protocol);
+}
 
 /** close(2). */
 export const close = libc.func("int close(int)") as (fd: number) => number;

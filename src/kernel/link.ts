@@ -1,4 +1,6 @@
 import { isErrno } from "../errors.ts";
+import { macBytes } from "../mac.ts";
+import { AF } from "./libc.ts";
 import {
   attributes,
   bytes,
@@ -43,7 +45,6 @@ const MACVLAN_MODES = { private: 1, vepa: 2, bridge: 4, passthru: 8 } as const;
 const VLAN_ID = 1;
 const BRPORT = { MODE: 4, ISOLATED: 33 } as const;
 const INET6_ADDR_GEN_MODE = 8;
-const AF_INET6 = 10;
 const IFF_UP = 1;
 /** Type of a link that carries Ethernet frames, as loopback does not (linux/if_arp.h). */
 const ARPHRD_ETHER = 1;
@@ -301,7 +302,7 @@ function veth({ name, ...settings }: NonNullable<NewLink["peer"]>, { mtu, group 
 function settable(settings: LinkSettings): Buffer[] {
   const { mac, mtu, master, alias, isolated, hairpin, gsoMaxSize, linkLocal, group } = settings;
   const out: Buffer[] = [];
-  if (mac !== undefined) out.push(bytes(IFLA.ADDRESS, Buffer.from(mac.replaceAll(":", ""), "hex")));
+  if (mac !== undefined) out.push(bytes(IFLA.ADDRESS, macBytes(mac)));
   if (mtu !== undefined) out.push(u32(IFLA.MTU, mtu));
   if (master !== undefined) out.push(u32(IFLA.MASTER, master));
   if (group !== undefined) out.push(u32(IFLA.GROUP, group));
@@ -317,6 +318,6 @@ function settable(settings: LinkSettings): Buffer[] {
   if (port.length > 0)
     out.push(nest(IFLA.LINKINFO, text(INFO.SLAVE_KIND, "bridge"), nest(INFO.SLAVE_DATA, ...port)));
   if (linkLocal !== undefined)
-    out.push(nest(IFLA.AF_SPEC, nest(AF_INET6, u8(INET6_ADDR_GEN_MODE, linkLocal ? 0 : 1))));
+    out.push(nest(IFLA.AF_SPEC, nest(AF[6], u8(INET6_ADDR_GEN_MODE, linkLocal ? 0 : 1))));
   return out;
 }

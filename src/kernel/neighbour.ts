@@ -1,11 +1,12 @@
 import { isErrno } from "../errors.ts";
 import { formatIp, ipBytes, parseIp } from "../ip.ts";
+import { macBytes } from "../mac.ts";
+import { AF } from "./libc.ts";
 import { attributes, bytes, readMac, u8 } from "./netlink-message.ts";
 import { PROTOCOL } from "./route.ts";
 import { CREATE_OR_REPLACE } from "./netlink-socket.ts";
 import { RTM, type Rtnetlink } from "./rtnetlink.ts";
 
-const AF = { 4: 2, 6: 10 } as const;
 const NDA = { DST: 1, LLADDR: 2, PROTOCOL: 12 } as const;
 /** Never asked for again (linux/neighbour.h). */
 const NUD_PERMANENT = 0x80;
@@ -66,7 +67,7 @@ export class Neighbours {
   async set({ link, address, mac }: Neighbour): Promise<void> {
     const payload = Buffer.concat([
       message(link, address, NUD_PERMANENT),
-      bytes(NDA.LLADDR, Buffer.from(mac.replaceAll(":", ""), "hex")),
+      bytes(NDA.LLADDR, macBytes(mac)),
       u8(NDA.PROTOCOL, PROTOCOL),
     ]);
     await this.#netlink.request(`ip neigh replace ${address}`, RTM.NEWNEIGH, CREATE_OR_REPLACE, payload);

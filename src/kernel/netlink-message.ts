@@ -1,3 +1,5 @@
+import { formatMac } from "../mac.ts";
+
 /**
  * The netlink wire: attributes are length (16 bit), type (16 bit), value, padded to 4 bytes, in host
  * byte order (netlink(7), linux/netlink.h). tsnet runs on little-endian machines only, as its
@@ -117,5 +119,5 @@ export function readU32(buffer: Buffer | undefined): number {
 
 /** A MAC attribute in the usual form, `02:42:…`; empty where it is absent. */
 export function readMac(buffer: Buffer | undefined): string {
-  return buffer?.toString("hex").replace(/..(?!$)/g, "$&:") ?? "";
+  return buffer ? formatMac(buffer) : "";
 }

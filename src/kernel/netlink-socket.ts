@@ -1,7 +1,7 @@
 import type { Protocol } from "netlink";
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../errors.ts";
-import { close, failure, libc, socket } from "./libc.ts";
+import { SOCK, close, failure, libc, socket } from "./libc.ts";
 import { type NetlinkMessage, netlinkMessage, netlinkMessages } from "./netlink-message.ts";
 
 /** Flags of a request that makes something which must not be there yet. */
@@ -15,7 +15,6 @@ const NLM_F_DUMP = 0x300;
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
 const AF_NETLINK = 16;
-const SOCK_RAW_CLOEXEC = 0x80003;
 const MSG_DONTWAIT = 0x40;
 /** What the kernel's networking answers and Node has no name for (asm-generic/errno.h). */
 const STRANGE_ERRNOS: Readonly<Record<number, string>> = { 54: "EXFULL", 76: "ENOTUNIQ", 117: "EUCLEAN" };
@@ -62,7 +61,7 @@ export class NetlinkSocket {
   #closed = false;
 
   constructor(protocol: Protocol) {
-    this.#fd = socket(AF_NETLINK, SOCK_RAW_CLOEXEC, protocol);
+    this.#fd = socket(AF_NETLINK, SOCK.RAW, protocol);
     if (this.#fd < 0) throw failure("socket AF_NETLINK");
   }
 

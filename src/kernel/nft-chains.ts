@@ -1,12 +1,12 @@
 import { Protocol } from "netlink";
 import type { Family } from "../ip.ts";
+import { AF } from "./libc.ts";
 import { attributes, readText } from "./netlink-message.ts";
 import { NetlinkSocket } from "./netlink-socket.ts";
 
 /** linux/netfilter/nfnetlink.h and nf_tables.h. */
 const GETCHAIN = (10 << 8) | 4;
 const NFTA_CHAIN = { TABLE: 1, NAME: 3 } as const;
-const NFPROTO = { 4: 2, 6: 10 } as const;
 /** struct nfgenmsg: family, version, resource. */
 const HEADER = 4;
 
@@ -18,7 +18,7 @@ const HEADER = 4;
 export async function chainsOf(family: Family, table: string): Promise<string[]> {
   const socket = new NetlinkSocket(Protocol.NETFILTER);
   try {
-    const everything = Buffer.from([NFPROTO[family], 0, 0, 0]);
+    const everything = Buffer.from([AF[family], 0, 0, 0]);
     const answers = await socket.dump("nft list chains", GETCHAIN, everything);
     return answers
       .map(({ data }) => attributes(data, HEADER))

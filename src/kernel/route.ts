@@ -1,10 +1,10 @@
 import { isErrno } from "../errors.ts";
 import { type Family, bare, formatIp, hostSubnet, ipBytes, parseCidr } from "../ip.ts";
+import { AF } from "./libc.ts";
 import { attributes, bytes, readU32, u32 } from "./netlink-message.ts";
 import { CREATE_OR_REPLACE } from "./netlink-socket.ts";
 import { RTM, type Rtnetlink } from "./rtnetlink.ts";
 
-const AF = { 4: 2, 6: 10 } as const;
 const RTA = { DST: 1, SRC: 2, OIF: 4, GATEWAY: 5, PRIORITY: 6, PREFSRC: 7, TABLE: 15 } as const;
 const RT_TABLE_MAIN = 254;
 const RT_SCOPE_UNIVERSE = 0;

@@ -1,7 +1,6 @@
-import { close, failure, getsockname, sendTo, socket } from "./libc.ts";
+import { SOCK, close, failure, getsockname, sendTo, socket } from "./libc.ts";
 
 const AF_UNIX = 1;
-const SOCK_DGRAM_CLOEXEC = 0x80002;
 
 /** First descriptor that systemd passes (sd_listen_fds(3)). */
 const SD_LISTEN_FDS_START = 3;
@@ -28,7 +27,7 @@ export function passedSocket(): { readonly fd: number; readonly path: string } |
  */
 export function tellReady(address = process.env["NOTIFY_SOCKET"]): void {
   if (!address) return;
-  const fd = socket(AF_UNIX, SOCK_DGRAM_CLOEXEC, 0);
+  const fd = socket(AF_UNIX, SOCK.DGRAM, 0);
   if (fd < 0) throw failure("socket AF_UNIX");
   try {
     const name = Buffer.concat([Buffer.from([AF_UNIX, 0]), Buffer.from(address.replace(/^@/, "\0"))]);

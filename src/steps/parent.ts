@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { KernelError, isErrno } from "../errors.ts";
+import { macBytes } from "../mac.ts";
 import { LEAVING_GROUP, LINK_GROUP } from "../names.ts";
 import type { Step } from "../step.ts";
 import type { Host } from "../kernel/host.ts";
@@ -120,7 +121,7 @@ function isOwn({ group }: Link): boolean {
 
 /** The lowest bit of the first byte says so (IEEE 802, the I/G bit). */
 function isMulticast(mac: string): boolean {
-  return (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1;
+  return ((macBytes(mac)[0] ?? 0) & 1) === 1;
 }
 
 async function raise(host: Host, name: string): Promise<boolean> {
