@@ -15,19 +15,21 @@ const socketPath = () =>
 export const Config = z.object({
   socket: socketPath()
     .default("/run/docker/plugins/tsnet.sock")
-    .meta({ description: "where the engine finds the plugin" }),
-  stateDir: path().default("/var/lib/tsnet").meta({ description: "where networks are remembered" }),
-  dockerSocket: socketPath().default("/var/run/docker.sock").meta({ description: "the engine's API" }),
-  systemBus: socketPath()
-    .default("/run/dbus/system_bus_socket")
-    .meta({ description: "where firewalld is asked to let containers pass, if it runs" }),
+    .meta({ description: "Unix socket on which the engine finds the plugin" }),
+  stateDir: path().default("/var/lib/tsnet").meta({ description: "directory in which networks are kept" }),
+  dockerSocket: socketPath()
+    .default("/var/run/docker.sock")
+    .meta({ description: "Unix socket of the engine's API" }),
+  systemBus: socketPath().default("/run/dbus/system_bus_socket").meta({
+    description: "Unix socket of the D-Bus system bus, to ask firewalld, if it runs, to admit containers",
+  }),
   publish: Publish.prefault("all").meta({
-    description: "host address of published ports: loopback, all, or an address",
+    description: "host address for published ports: loopback, all, or an address",
   }),
   logLevel: z
     .enum(["debug", "info", "warn", "error"])
     .default("info")
-    .meta({ description: "debug shows every step" }),
+    .meta({ description: "debug, info, warn or error; debug logs every step" }),
 });
 export type Config = z.infer<typeof Config>;
 

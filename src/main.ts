@@ -8,8 +8,10 @@ import { Config, settle } from "./config.ts";
 import { reason } from "./errors.ts";
 import { daemon } from "./daemon.ts";
 
-const program = new Command("tsnet").description("A Docker network driver").version("0.1.0");
-const command = program.command("daemon").description("serve the engine: docker network create -d tsnet …");
+const program = new Command("tsnet")
+  .description("A Docker network driver: docker network create -d tsnet …")
+  .version("0.1.0");
+const command = program.command("daemon").description("run the driver in the foreground");
 for (const setting of Object.keys(Config.shape)) withSetting(command, setting as keyof Config);
 program.addCommand(portsCommand()).addCommand(statusCommand()).addCommand(storeCommand());
 command.action((flags: Record<string, unknown>) => daemon(settle(flags, process.env)));

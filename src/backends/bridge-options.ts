@@ -38,29 +38,29 @@ export const Publish = z
 export const BridgeOptions = z.object({
   backend: z.literal("bridge").default("bridge").meta({ description: "how containers are connected" }),
   publish: Publish.optional().meta({
-    description: "host address that published ports listen on: loopback, all, or an address",
+    description: "host address for published ports: loopback, all, or an address",
     default: "the daemon's --publish",
   }),
   big_tcp: flag.default(false).meta({
     description:
-      "packets of up to 512 KiB between containers (always so on internal networks); faster there, slower to the outside",
+      "packets of up to 512 KiB between containers, as always on internal networks: faster there, slower to the outside",
   }),
   "com.docker.network.bridge.name": ruledLinkName.optional().meta({
-    description: "name of the bridge; one that exists is used and never deleted",
-    default: "ts- and 12 digits of the id",
+    description: "name of the bridge; an existing one is used and never deleted",
+    default: "`ts-` and 12 digits of the network's id",
   }),
   "com.docker.network.bridge.enable_icc": flag
     .default(true)
-    .meta({ description: "whether the network's containers reach each other" }),
+    .meta({ description: "whether the network's containers may reach each other" }),
   "com.docker.network.bridge.enable_ip_masquerade": flag
     .default(true)
     .meta({ description: "whether packets to the outside carry the host's address" }),
   "com.docker.network.bridge.host_binding_ipv4": address(4)
     .optional()
-    .meta({ description: "the same as publish, IPv4 only", default: "publish" }),
+    .meta({ description: "the same as `publish`, for IPv4 only", default: "`publish`" }),
   "com.docker.network.bridge.inhibit_ipv4": flag
     .default(false)
-    .meta({ description: "leave the gateway's IPv4 address off the bridge" }),
+    .meta({ description: "keep the gateway's IPv4 address off the bridge" }),
   "com.docker.network.bridge.gateway_mode_ipv4": mode
     .default("nat")
     .meta({ description: "nat, nat-unprotected, routed, or isolated (internal networks only)" }),
@@ -68,19 +68,19 @@ export const BridgeOptions = z.object({
     .default("nat")
     .meta({ description: "the same for IPv6" }),
   "com.docker.network.driver.mtu": mtu.optional().meta({
-    description: "MTU of bridge and containers, bytes",
-    default: "that of the default route's link",
+    description: "MTU of the bridge and the containers, in bytes",
+    default: "the MTU of the default route's link",
   }),
   "com.docker.network.container_iface_prefix": linkName(11)
     .default("eth")
-    .meta({ description: "what interfaces are called in the container, before their number" }),
+    .meta({ description: "name of interfaces in the container, before their number" }),
   "com.docker.network.host_ipv4": address(4).optional().meta({
     description: "source address of masqueraded packets",
-    default: "that of the link they leave by",
+    default: "an address of the link they leave by",
   }),
   "com.docker.network.host_ipv6": address(6)
     .optional()
-    .meta({ description: "the same for IPv6", default: "that of the link they leave by" }),
+    .meta({ description: "the same for IPv6", default: "an address of the link they leave by" }),
 });
 
 /** The bridge backend's options, parsed. */

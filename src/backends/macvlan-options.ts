@@ -20,24 +20,24 @@ export const MacvlanOptions = z.object({
   backend: z.literal("macvlan").meta({ description: "how containers are connected", default: "`bridge`" }),
   parent: linkName(15).optional().meta({
     description:
-      "Ethernet link of the host that containers sit on; it is used as it is and never deleted. LINK.ID makes a VLAN that is not there yet, and deletes it with its last network, unless others use it by then",
-    default: "one that leads nowhere",
+      "Ethernet link of the host that the containers sit on; an existing one is never changed or deleted. `LINK.ID` creates that VLAN if it is missing, and deletes it with its last network unless others use it by then",
+    default: "a private one that leads nowhere",
   }),
   macvlan_mode: mode.default("bridge").meta({
     description:
-      "whom containers of one parent reach: each other (bridge), nobody of them (private), whom the switch sends them back to (vepa); passthru is for a single container",
+      "which containers on the same parent reach each other: all (bridge), none (private), those to which the switch sends frames back (vepa); passthru is for a single container",
   }),
   host_access: onOff.default(false).meta({
     description:
-      "on: host and containers reach each other (mode bridge only), by the parent's addresses or those reserved with --aux-address host=… and host6=…",
+      "`on`: the host and the containers reach each other (mode bridge only), at the parent's addresses or those reserved with `--aux-address host=…` and `host6=…`",
   }),
   "com.docker.network.driver.mtu": mtu.optional().meta({
-    description: "MTU of the containers, bytes; never more than the parent's",
+    description: "MTU of the containers, in bytes; at most the parent's",
     default: "the parent's",
   }),
   "com.docker.network.container_iface_prefix": linkName(11)
     .default("eth")
-    .meta({ description: "what interfaces are called in the container, before their number" }),
+    .meta({ description: "name of interfaces in the container, before their number" }),
 });
 
 /** The macvlan backend's options, parsed. */

@@ -21,7 +21,7 @@ export function query(
   render: (answer: unknown) => string,
 ): Command {
   return withSetting(new Command(name).description(description), "socket")
-    .option("--json", "as JSON")
+    .option("--json", "print JSON")
     .action(async ({ socket, json }: { socket?: string; json?: boolean }) => {
       const answer = await ask(settleOne("socket", socket, process.env), path);
       process.stdout.write(json ? `${JSON.stringify(answer, null, 2)}\n` : render(answer));

@@ -8,7 +8,7 @@ import { table } from "./table.ts";
 export function portsCommand(): Command {
   return query(
     "ports",
-    "published ports, per container; docker ps cannot show those of a plugin's networks",
+    "list published ports by container (docker ps cannot show those of a plugin's networks)",
     "/tsnet/ports",
     (answer) => render(answer as PortView[]),
   );

@@ -7,6 +7,6 @@ export function withSetting(command: Command, setting: keyof Config): Command {
   const { description = "" } = schema.meta() ?? {};
   return command.option(
     `${flag(setting)} <value>`,
-    `${description} (default ${schema.def.defaultValue}; ${variable(setting)})`,
+    `${description} (default: ${schema.def.defaultValue}, env: ${variable(setting)})`,
   );
 }

@@ -7,7 +7,7 @@ import { table } from "./table.ts";
 export function statusCommand(): Command {
   return query(
     "status",
-    "networks, endpoints, what was repaired and what cannot be",
+    "count networks and endpoints, and show what was repaired and what cannot be",
     "/tsnet/status",
     (answer) => render(answer as StatusView),
   );

@@ -15,29 +15,29 @@ interface Where {
 
 /** `tsnet store`: looks at what the daemon remembers, and moves it. */
 export function storeCommand(): Command {
-  const command = new Command("store").description("what the daemon remembers: verify it, move it");
+  const command = new Command("store").description("check, export or import the daemon's records");
   withSetting(command.command("check"), "stateDir")
     .summary("verify every record")
     .description(
-      "Verifies the store to the last byte: its files, each record, and that they belong together. Changes nothing, and works " +
-        "beside a running daemon. Exit status 1 if anything is wrong, with one line for each thing.",
+      "Verifies the store to the last byte: its files, each record, and that the records fit together. Changes nothing, " +
+        "and may run beside the daemon. Prints one line for each problem; the exit status is then 1.",
     )
     .action(check);
   withSetting(command.command("export"), "stateDir")
-    .summary("write it as JSON")
+    .summary("write all records as JSON")
     .description(
-      "Writes every network and endpoint as JSON, to FILE or standard output. Works beside a running daemon.",
+      "Writes every network and endpoint as JSON to a file or standard output. May run beside the daemon.",
     )
-    .argument("[file]", "where to; - is standard output", "-")
+    .argument("[file]", "file to write; - for standard output", "-")
     .action(exportTo);
   withSetting(command.command("import"), "stateDir")
-    .summary("read it from an export")
+    .summary("replace all records with an export")
     .description(
-      "Puts an export in the place of the store, all of it or nothing. The daemon must not be running; it makes the " +
-        "host as the export says when it starts.",
+      "Replaces the store with an export, all of it or nothing. The daemon must be stopped; when it starts again, it " +
+        "makes the host match the records.",
     )
-    .argument("<file>", "an export; - is standard input")
-    .option("--force", "also where there is a store already, which is lost")
+    .argument("<file>", "export to read; - for standard input")
+    .option("--force", "replace a store that has records; they are lost")
     .action(importFrom);
   return command;
 }
