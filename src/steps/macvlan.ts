@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import { ConflictError, KernelError, isErrno } from "../errors.ts";
 import { FAMILIES, type Family, bare, parseCidr } from "../ip.ts";
@@ -13,6 +12,7 @@ import {
   type NewLink,
   macvlanLower,
 } from "../kernel/link.ts";
+import { hasGone } from "./gone.ts";
 import { discardOwn, mustBeOurs, settle } from "./own-link.ts";
 import { processNamespaces } from "../kernel/netns.ts";
 import { Sandbox } from "../kernel/sandbox.ts";
@@ -60,13 +60,6 @@ export interface Joined {
   /** Bare; those of them by which no other network of the container's leads out. */
   readonly gateways: readonly string[];
 }
-
-/**
- * Milliseconds to wait for a link of a sandbox that is no more: the kernel takes a namespace down some time after its last
- * process, when an engine that was killed is back and starts the same container again.
- */
-export const GONE_MS = 2000;
-export const LOOK_AGAIN_MS = 20;
 
 /** MTU of a stand-in: no packet passes it. */
 const STAND_IN_MTU = 1500;
@@ -185,9 +178,7 @@ function packets(parent: Link | undefined): Pick<LinkSettings, "gsoMaxSize"> {
 
 /** Waits while another macvlan of the parent has the MAC: the engine could not set this one up (macvlan_open, EADDRINUSE). */
 async function untilFree(host: Host, parent: Link, mac: string): Promise<void> {
-  const deadline = Date.now() + GONE_MS;
-  const isTaken = async () => (await host.neighbours.takenBy(macvlanLower(parent))).has(mac);
-  while ((await isTaken()) && Date.now() < deadline) await sleep(LOOK_AGAIN_MS);
+  await hasGone(async () => (await host.neighbours.takenBy(macvlanLower(parent))).has(mac));
 }
 
 async function addMacvlan(
@@ -205,22 +196,21 @@ async function addMacvlan(
   } as const;
   // In mode passthru it has the parent's MAC, and another one would be set on the parent.
   const wanted = { ...link, mtu: Math.min(mtu, parent.mtu), ...(mode === "passthru" ? {} : { mac }) };
-  const deadline = Date.now() + GONE_MS;
-  for (let attempt = 1; ; attempt += 1) {
+  let refusal: unknown;
+  const isRefused = async () => {
     try {
       await host.links.add(wanted);
-      return;
+      return false;
     } catch (error) {
-      const mayPass = isErrno(error, "EINVAL")
-        ? Date.now() < deadline
-        : isErrno(error, "EBUSY") && attempt === 1;
-      if (!mayPass)
-        throw explained(error, `ip link add ${where.name} link ${spec.parent} type macvlan mode ${mode}`);
+      const mayPass = isErrno(error, "EINVAL") || (isErrno(error, "EBUSY") && refusal === undefined);
+      refusal = explained(error, `ip link add ${where.name} link ${spec.parent} type macvlan mode ${mode}`);
+      if (!mayPass) throw refusal;
       // A passthru link that is on its way out still has the parent for itself.
       await host.leavingsGone();
-      await sleep(LOOK_AGAIN_MS);
+      return true;
     }
-  }
+  };
+  if (!(await hasGone(isRefused))) throw refusal;
 }
 
 function explained(cause: unknown, command: string): unknown {

@@ -1,11 +1,10 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { KernelError, isErrno } from "../errors.ts";
 import { macBytes } from "../mac.ts";
 import { LEAVING_GROUP, LINK_GROUP } from "../names.ts";
 import type { Step } from "../step.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
-import { GONE_MS, LOOK_AGAIN_MS } from "./macvlan.ts";
+import { hasGone } from "./gone.ts";
 import { discardOwn, isForeign, mustBeOurs, settle } from "./own-link.ts";
 
 /** A link that leads nowhere: what is sent through it is dropped. */
@@ -83,13 +82,8 @@ export function vlanLink(host: Host, { name, alias, base, id }: VlanSpec): Step 
  * @returns whether somebody uses it
  */
 export async function leaveToOthers(host: Host, vlan: Link): Promise<boolean> {
-  const deadline = Date.now() + GONE_MS;
-  let used = await isUsedHere(host, vlan);
-  while (!used && (await isUsedElsewhere(host, vlan))) {
-    // It may be a container's of tsnet's whose namespace the kernel is taking down.
-    used = Date.now() > deadline;
-    await sleep(LOOK_AGAIN_MS);
-  }
+  // Elsewhere it may be a container's of tsnet's whose namespace the kernel is taking down.
+  const used = (await isUsedHere(host, vlan)) || !(await hasGone(() => isUsedElsewhere(host, vlan)));
   if (used) await host.links.set(vlan.name, { alias: "", group: 0 });
   return used;
 }
