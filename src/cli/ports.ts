@@ -17,7 +17,7 @@ export function portsCommand(): Command {
 function render(ports: readonly PortView[]): string {
   const rows = ports.map(({ container, endpoint, network, protocol, host, target }) => [
     container || endpoint.slice(0, 12),
-    network.slice(0, 24),
+    network,
     host ? `${bracketed(host.address)}:${host.port}` : "(routed)",
     `${bracketed(target.address)}:${target.port}/${protocol}`,
   ]);
