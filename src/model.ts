@@ -12,9 +12,13 @@ export const Pool = z.object({
 });
 export type Pool = z.infer<typeof Pool>;
 
+/** What a published port can be one of. */
+export const Protocol = z.enum(["tcp", "udp", "sctp"]);
+export type Protocol = z.infer<typeof Protocol>;
+
 /** A published port as the engine asks for it (PortBinding of libnetwork). */
 export const PortBinding = z.object({
-  protocol: z.enum(["tcp", "udp", "sctp"]),
+  protocol: Protocol,
   containerPort: z.number().int(),
   /** Bare address; empty for the network's default. */
   hostAddress: z.string(),
@@ -26,7 +30,7 @@ export type PortBinding = z.infer<typeof PortBinding>;
 
 /** A published port as it was settled: a binding of one address family, with its host port chosen. */
 export const PublishedPort = z.object({
-  protocol: z.enum(["tcp", "udp", "sctp"]),
+  protocol: Protocol,
   containerPort: z.number().int(),
   /** Bare; `0.0.0.0` or `::` for every address of the host. Absent where nothing is translated (routed). */
   host: z.object({ address: z.string(), port: z.number().int() }).optional(),

@@ -1,6 +1,6 @@
 import { Router } from "express";
 import type { Engine } from "../docker/engine.ts";
-import { targetOf } from "../model.ts";
+import { type Protocol, targetOf } from "../model.ts";
 import type { Health } from "../reconcile/health.ts";
 import type { State } from "../store/state.ts";
 
@@ -11,7 +11,7 @@ export interface PortView {
   /** Name of the network, or its id while no engine answers. */
   readonly network: string;
   readonly endpoint: string;
-  readonly protocol: "tcp" | "udp" | "sctp";
+  readonly protocol: Protocol;
   /** Bare address and port of the host; absent where the container is reached at its own address (routed). */
   readonly host?: { readonly address: string; readonly port: number };
   /** Bare address and port of the container. */

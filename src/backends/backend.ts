@@ -17,7 +17,7 @@ export interface Backend<O = unknown, F = unknown> {
    * @returns what must be remembered of the host as it was, see {@link Network.found}
    */
   survey(network: Network<O>, others: readonly Network[]): Promise<F>;
-  /** Whether the engine need not reserve a gateway address (GwAllocCheck). */
+  /** In which families the engine need not reserve a gateway address (GwAllocCheck). */
   gatewayNeed(options: O): GatewayNeed;
   /** What makes the network. */
   network(network: Network<O, F>): Step[];

@@ -1,9 +1,9 @@
 import { z } from "zod";
-import { isIp, parseIp } from "../ip.ts";
+import { type Family, isIp, parseIp } from "../ip.ts";
 import { flag, linkName, mtu, ruledLinkName } from "./option-types.ts";
 
 /** A bare address in its shortest form, as rules have it. */
-const address = (family: 4 | 6) =>
+const address = (family: Family) =>
   z
     .string()
     .refine((text) => isIp(text) && text.includes(":") === (family === 6), {
@@ -16,7 +16,7 @@ const mode = z.enum(["nat", "nat-unprotected", "routed", "isolated"], {
 });
 
 /** Host addresses that published ports listen on by default. */
-export type PublishDefault = Readonly<Partial<Record<4 | 6, string>>>;
+export type PublishDefault = Readonly<Partial<Record<Family, string>>>;
 
 /** `loopback`, `all`, or one address of the host; what a setting or an option says of published ports. */
 export const Publish = z

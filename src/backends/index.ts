@@ -41,7 +41,10 @@ export function createBackends(
 export function backendOf(backends: Backends, name: string): Backend {
   const backend = Object.hasOwn(backends, name) ? backends[name] : undefined;
   if (backend) return backend;
-  throw new TsnetError("unsupported", `no backend "${name}"; there is ${Object.keys(backends).join(", ")}`);
+  throw new TsnetError(
+    "unsupported",
+    `unknown backend "${name}"; choose ${Object.keys(backends).join(" or ")}`,
+  );
 }
 
 function optionsOf(backend: Backend): string[] {

@@ -22,6 +22,7 @@ import { readSysctl } from "../kernel/sysctl.ts";
 import { type Endpoint, type PortBinding, type PublishedPort, addressOf, targetOf } from "../model.ts";
 import { ruleComment } from "../names.ts";
 import type { Step } from "../step.ts";
+import type { PublishDefault } from "./bridge-options.ts";
 
 /** How often an ephemeral port that is free for one family but not for the other is tried again. */
 const ATTEMPTS = 64;
@@ -30,7 +31,7 @@ const ATTEMPTS = 64;
 export interface Publishing {
   readonly bridge: string;
   /** Host address for bindings that name none; absent where that family publishes nothing by default. */
-  readonly defaultAddress: Readonly<Partial<Record<Family, string>>>;
+  readonly defaultAddress: PublishDefault;
   /** Families whose containers are reached at their own address, so that nothing is translated. */
   readonly routed: readonly Family[];
   /** Gateways, with prefix length, of containers that may not reach each other; none if they may. */

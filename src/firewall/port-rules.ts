@@ -1,11 +1,10 @@
 import { type Family, LOOPBACK, bare, bracketed, isUnspecified, subnetOf } from "../ip.ts";
+import type { Protocol } from "../model.ts";
 import { CHAINS, PUBLISHED } from "./layout.ts";
 import { type Chain, type FamilyRule, type MakeRule, type Rule, ruleMaker } from "./rule.ts";
 
-export type Protocol = "tcp" | "udp" | "sctp";
-
-/** One published port, for one family. */
-export interface PublishedPort {
+/** What the rules of a published port depend on, for one family. */
+export interface RuledPort {
   readonly family: Family;
   readonly protocol: Protocol;
   /** Bare; `0.0.0.0` or `::` for every address of the host. */
@@ -35,7 +34,7 @@ export interface PublishedPort {
  * to the port's own socket, past the host's filter. A datagram is answered with the bridge's address, so that is
  * whom it must be for.
  */
-export function portRules(port: PublishedPort): Rule[] {
+export function portRules(port: RuledPort): Rule[] {
   const { protocol, hostPort, containerAddress, containerPort, bridge } = port;
   const destination = towards(port);
   const leaf = leafOf(CHAINS.ports, protocol, hostPort);
@@ -58,7 +57,7 @@ export function portRules(port: PublishedPort): Rule[] {
  * they send to it is forwarded; nor is a datagram to everybody, whoever it says it is from.
  */
 export function relayedRule(
-  port: Pick<PublishedPort, "family" | "protocol" | "hostAddress" | "hostPort" | "comment">,
+  port: Pick<RuledPort, "family" | "protocol" | "hostAddress" | "hostPort" | "comment">,
 ): Rule {
   const { protocol, hostPort } = port;
   return ruleMaker(port)(
@@ -74,12 +73,12 @@ function at(protocol: Protocol, port: number): string {
 }
 
 /** A match for the host's address, with a space behind it; empty if that is any. */
-function towards({ family, hostAddress }: Pick<PublishedPort, "family" | "hostAddress">): string {
+function towards({ family, hostAddress }: Pick<RuledPort, "family" | "hostAddress">): string {
   return isUnspecified(hostAddress) ? "" : `-d ${hostAddress}/${family === 4 ? 32 : 128} `;
 }
 
 /** A port of a routed network: nothing is translated, but it may be reached from outside. */
-export function openPortRule(port: Omit<PublishedPort, "hostAddress" | "hostPort" | "apart">): Rule {
+export function openPortRule(port: Omit<RuledPort, "hostAddress" | "hostPort" | "apart">): Rule {
   const { family, protocol, containerAddress, containerPort, bridge } = port;
   const container = `-d ${containerAddress}/${family === 4 ? 32 : 128} -o ${bridge}`;
   return ruleMaker(port)(CHAINS.open, `${container} ${at(protocol, containerPort)}`, "ACCEPT");
@@ -97,7 +96,7 @@ export function sharedRule(
     containerAddress,
     bridge,
     comment,
-  }: Pick<PublishedPort, "family" | "containerAddress" | "bridge" | "comment">,
+  }: Pick<RuledPort, "family" | "containerAddress" | "bridge" | "comment">,
   clients: string,
 ): Rule {
   const container = `-d ${containerAddress}/${family === 4 ? 32 : 128} -o ${bridge}`;

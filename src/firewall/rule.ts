@@ -23,7 +23,7 @@ export type FamilyRule = Omit<Rule, "family">;
 /** Makes a rule of one network and family, from its chain, match and target. */
 export type MakeRule = (chain: Chain, match: string, target: string) => Rule;
 
-/** Makes rules with their network's comment, by which {@link ownerOf} tells whose they are. */
+/** Makes rules with their network's comment, by which {@link commentOf} tells whose they are. */
 export function ruleMaker({
   family,
   comment,
@@ -55,6 +55,6 @@ export function ruleKey({ table, name, spec }: FamilyRule): string {
 }
 
 /** The comment of the network that a rule belongs to; undefined for one that holds the chains together, or another's. */
-export function ownerOf(spec: string): string | undefined {
+export function commentOf(spec: string): string | undefined {
   return / --comment (tsnet-\S+)/.exec(spec)?.[1];
 }

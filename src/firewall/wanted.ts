@@ -1,6 +1,6 @@
 import { type EngineBridge, STANDING, standingRules } from "./layout.ts";
 import { entrance } from "./port-rules.ts";
-import { type FamilyRule, chainKey, chainOf, ownerOf, ruleKey } from "./rule.ts";
+import { type FamilyRule, chainKey, chainOf, commentOf, ruleKey } from "./rule.ts";
 import type { Saved } from "./saved.ts";
 
 const STANDING_CHAINS: ReadonlySet<string> = new Set(STANDING.map(chainKey));
@@ -20,7 +20,7 @@ export class WantedRules {
   constructor(saved: Saved, engineBridges: readonly EngineBridge[]) {
     this.#engineBridges = engineBridges;
     for (const [key, specs] of saved.own)
-      for (const spec of specs) if (ownerOf(spec)) this.add({ ...chainOf(key), spec });
+      for (const spec of specs) if (commentOf(spec)) this.add({ ...chainOf(key), spec });
     this.#touched = new Set([...saved.own.keys(), ...this.#chains.keys()]);
   }
 
@@ -52,7 +52,7 @@ export class WantedRules {
    * @returns false if it was there already
    */
   add(rule: FamilyRule): boolean {
-    const owner = ownerOf(rule.spec) ?? "";
+    const owner = commentOf(rule.spec) ?? "";
     const key = ruleKey(rule);
     const rules = this.#owners.get(owner) ?? new Map<string, FamilyRule>();
     if (rules.has(key)) return false;
@@ -68,7 +68,7 @@ export class WantedRules {
    * @returns false if it was not there
    */
   remove(rule: FamilyRule): boolean {
-    const owner = ownerOf(rule.spec) ?? "";
+    const owner = commentOf(rule.spec) ?? "";
     const rules = this.#owners.get(owner);
     if (!rules?.delete(ruleKey(rule))) return false;
     this.#take(rule);

@@ -19,7 +19,7 @@ export interface Listener {
  *
  * @returns stops it
  */
-export function listen(
+export function subscribe(
   protocol: Protocol,
   groups: readonly number[],
   { onMessages, onLoss }: Listener,

@@ -1,5 +1,5 @@
 import { Protocol } from "netlink";
-import { listen } from "./multicast.ts";
+import { subscribe } from "./multicast.ts";
 
 /** Multicast group that announces every committed change to nf_tables (linux/netfilter/nfnetlink.h). */
 const NFNLGRP_NFTABLES = 7;
@@ -12,8 +12,8 @@ const NEWGEN = (10 << 8) | 15;
  * @param own processes whose changes are not told: a socket is named after the process that opened it (netlink(7))
  * @returns stops it
  */
-export function watchRules(own: () => ReadonlySet<number>, onChange: () => void): () => void {
-  return listen(Protocol.NETFILTER, [NFNLGRP_NFTABLES], {
+export function watchNftRules(own: () => ReadonlySet<number>, onChange: () => void): () => void {
+  return subscribe(Protocol.NETFILTER, [NFNLGRP_NFTABLES], {
     onMessages: (messages) => {
       const mine = own();
       if (messages.some(({ type, port }) => type !== NEWGEN && !mine.has(port))) onChange();

@@ -1,5 +1,5 @@
 import { Protocol } from "netlink";
-import { listen } from "./multicast.ts";
+import { subscribe } from "./multicast.ts";
 import { NetlinkSocket } from "./netlink-socket.ts";
 
 /** Message types of rtnetlink(7), linux/rtnetlink.h. */
@@ -60,7 +60,7 @@ export class Rtnetlink {
    * The kernel drops events when they come faster than they are read, so they are a reason to look, not a log.
    */
   watch(onEvent: (event: KernelEvent) => void): void {
-    this.#stopWatching = listen(Protocol.ROUTE, Object.values(GROUPS), {
+    this.#stopWatching = subscribe(Protocol.ROUTE, Object.values(GROUPS), {
       onMessages: (messages) => {
         for (const { type, data } of messages) onEvent({ type, payload: data });
       },

@@ -2,7 +2,7 @@ import type { Driver } from "../driver.ts";
 import { TsnetError, reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import { watchLegacyRules } from "../kernel/legacy-rules.ts";
-import { watchRules } from "../kernel/nft-events.ts";
+import { watchNftRules } from "../kernel/nft-events.ts";
 import { ruleComment } from "../names.ts";
 import type { State } from "../store/state.ts";
 import type { Health } from "./health.ts";
@@ -35,7 +35,7 @@ export class RuleRepair {
     const onRules = () => {
       this.#schedule.soon(KEY, SETTLE_MS, () => this.#look());
     };
-    const stops = [watchRules(() => this.#firewall.processes, onRules), watchLegacyRules(onRules)];
+    const stops = [watchNftRules(() => this.#firewall.processes, onRules), watchLegacyRules(onRules)];
     return () => {
       for (const stop of stops) stop();
     };

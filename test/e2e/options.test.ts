@@ -48,7 +48,7 @@ onEachEngine("options", (site) => {
     assert.match(await refusal(...small), /driver\.mtu is 1279, but IPv6 needs at least 1280 bytes/);
     assert.match(
       await refusal("-o", "backend=carrier-pigeon"),
-      /no backend "carrier-pigeon"; there is bridge/,
+      /unknown backend "carrier-pigeon"; choose bridge/,
     );
   });
 

@@ -240,7 +240,7 @@ describe("a request for what is not there, or not as asked", () => {
         { "com.docker.network.driver.mtu": "big" },
         /^CreateNetwork: option com\.docker\.network\.driver\.mtu is "big", but must be/,
       ],
-      [{ backend: "none" }, /^CreateNetwork: no backend "none"/],
+      [{ backend: "none" }, /^CreateNetwork: unknown backend "none"/],
     ] as const)
       assertRefused(
         await engine.call("NetworkDriver.CreateNetwork", createNetwork(2, options)),

@@ -1,6 +1,5 @@
 import { type BridgeNetwork, type GatewayMode, bridgeRules } from "../../src/firewall/bridge-rules.ts";
 import {
-  type Protocol,
   openPortRule,
   portRules as rulesOfPort,
   relayedRule,
@@ -8,6 +7,7 @@ import {
 } from "../../src/firewall/port-rules.ts";
 import type { Rule } from "../../src/firewall/rule.ts";
 import type { Family } from "../../src/ip.ts";
+import type { Protocol } from "../../src/model.ts";
 
 const MODES: readonly GatewayMode[] = ["nat", "nat-unprotected", "routed", "isolated"];
 const BOTH = [true, false] as const;
