@@ -72,6 +72,24 @@ export function neighbourOf(cidr: string): string {
   return formatIp(raw);
 }
 
+/**
+ * The bare address that a link of that MAC gives itself in a subnet that a router announces (RFC 4862, section 5.5.3;
+ * the interface identifier is that of RFC 4291, appendix A); undefined if it is none of 64 bits, where it does not.
+ *
+ * @param mac colon-separated
+ */
+export function autoconfigured(subnet: string, mac: string): string | undefined {
+  const { family, address, length } = parseCidr(subnet);
+  if (family !== 6 || length !== 64) return undefined;
+  const id = Buffer.from(mac.replaceAll(":", ""), "hex");
+  // The bit that says whether the MAC is the maker's is the other way round.
+  id[0] = (id[0] ?? 0) ^ 2;
+  const middle = Buffer.from([0xff, 0xfe]);
+  return formatIp(
+    Buffer.concat([ipBytes(address).subarray(0, 8), id.subarray(0, 3), middle, id.subarray(3)]),
+  );
+}
+
 /** The subnet that is a bare address alone, as a route to one host has it. */
 export function hostSubnet(address: string): string {
   return `${address}/${parseIp(address).family === 4 ? "32" : "128"}`;

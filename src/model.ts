@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { type Family, bare } from "./ip.ts";
+import { type Family, autoconfigured, bare } from "./ip.ts";
 
 /** One subnet of a network, as the engine's IPAM driver granted it. */
 export const Pool = z.object({
@@ -108,6 +108,13 @@ export interface EndpointRequest {
 /** An endpoint's addresses without their prefix lengths. */
 export function bareAddresses({ ipv4, ipv6 }: Pick<Endpoint, "ipv4" | "ipv6">): string[] {
   return [ipv4, ipv6].filter((cidr) => cidr !== undefined).map(bare);
+}
+
+/** Bare addresses that an endpoint may speak from on a LAN: its own, and what a router there may have it give itself. */
+export function lanAddresses(endpoint: Pick<Endpoint, "ipv4" | "ipv6" | "mac">): string[] {
+  const { ipv6, mac } = endpoint;
+  const auto = ipv6 && autoconfigured(ipv6, mac);
+  return [...new Set([...bareAddresses(endpoint), ...(auto ? [auto] : [])])];
 }
 
 /** An endpoint's bare address of a family; undefined if it has none. */

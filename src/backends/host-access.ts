@@ -6,7 +6,7 @@ import type { Link } from "../kernel/link.ts";
 import { linkUp, shimLink } from "../steps/macvlan.ts";
 import { exactAddresses, hostRoute, neighbourEntry } from "../steps/route.ts";
 import { sysctl } from "../steps/setting.ts";
-import { type Endpoint, type Network, type Pool, bareAddresses, pools } from "../model.ts";
+import { type Endpoint, type Network, type Pool, bareAddresses, lanAddresses, pools } from "../model.ts";
 import { linkAlias, ruleComment, shimMac, shimName } from "../names.ts";
 import { type Step, untilLast } from "../step.ts";
 import type { State } from "../store/state.ts";
@@ -22,9 +22,11 @@ interface HostAddresses {
 
 /**
  * What lets a host and its own macvlan containers reach each other: a link of the host's own beside theirs (S), and for
- * each of their addresses a route to it. The host asks nobody who has an address there, since its entries for
- * neighbours are permanent, and S answers nobody but the containers (arp_filter, shimRules). So for the LAN
- * everything is as before: the host's addresses are the parent's, at the parent's MAC.
+ * each of their addresses a route to it. So for the one that a container gives itself where a router announces the
+ * subnet, and then speaks from, since it is newer (ipv6_dev_get_saddr, net/ipv6/addrconf.c). The host asks nobody who
+ * has an address there, since its entries for neighbours are permanent, and S answers nobody but the containers
+ * (arp_filter, shimRules). So for the LAN everything is as before: the host's addresses are the parent's, at the
+ * parent's MAC.
  */
 export class HostAccess {
   readonly #host: Host;
@@ -52,7 +54,7 @@ export class HostAccess {
       sysctl(`net/ipv6/conf/${link}/disable_ipv6`, ipv6.length > 0 ? "0" : "1"),
       linkUp(host, link),
       exactAddresses(host, link, async () => onShim(await hostAddresses())),
-      ...bareAddresses(endpoint).flatMap((address) => {
+      ...lanAddresses(endpoint).flatMap((address) => {
         const source = async () => sourceTo(await hostAddresses(), address);
         const route = { link, address, mac: endpoint.mac, source };
         return [neighbourEntry(host, route), hostRoute(host, route)];

@@ -3,7 +3,7 @@ import type { Host } from "../kernel/host.ts";
 import { type Link, macvlanLower } from "../kernel/link.ts";
 import { type OwnEntry, lostAddress, ownEntries } from "../steps/own-entries.ts";
 import type { KernelEvent } from "../kernel/rtnetlink.ts";
-import { type Endpoint, type Network, bareAddresses } from "../model.ts";
+import { type Endpoint, type Network, lanAddresses } from "../model.ts";
 import type { LinkOwner } from "../names.ts";
 import type { State } from "../store/state.ts";
 
@@ -92,13 +92,13 @@ export class ParentWatch {
   cutOff(event: KernelEvent): Endpoint[] {
     const address = lostAddress(event);
     if (!address) return [];
-    return this.#endpoints().filter((endpoint) => bareAddresses(endpoint).includes(address));
+    return this.#endpoints().filter((endpoint) => lanAddresses(endpoint).includes(address));
   }
 
   /** What leads to no endpoint on record. */
   async orphans(host: Host): Promise<OwnEntry[]> {
     const entries = await ownEntries(host);
-    const wanted = new Set(this.#endpoints().flatMap(bareAddresses));
+    const wanted = new Set(this.#endpoints().flatMap(lanAddresses));
     return entries.filter(({ address }) => !wanted.has(address));
   }
 

@@ -71,7 +71,7 @@ describe("macvlan backend on the kernel", () => {
   describe("host access", () => {
     const network = NETWORKS["dual stack with host access"] ?? assert.fail();
 
-    it("has for each container's address a neighbour and a route from the parent's address", async () => {
+    it("has for each address that a container may speak from a neighbour and a route from the parent's address", async () => {
       await site.driver.createNetwork(network);
       await site.driver.createEndpoint(endpointOf(network, 2));
       await site.driver.createEndpoint(endpointOf(network, 3));
@@ -80,18 +80,27 @@ describe("macvlan backend on the kernel", () => {
         "10.1.0.3 from 10.1.0.200",
         "fd01::2 from fd01::200",
         "fd01::3 from fd01::200",
+        // What a router's advertisement would give them.
+        "fd01::42:aff:fe01:2 from fd01::200",
+        "fd01::42:aff:fe01:3 from fd01::200",
       ]);
       assert.deepEqual(await neighbours(), [
         "10.1.0.2 02:42:0a:01:00:02 PERMANENT",
         "10.1.0.3 02:42:0a:01:00:03 PERMANENT",
         "fd01::2 02:42:0a:01:00:02 PERMANENT",
         "fd01::3 02:42:0a:01:00:03 PERMANENT",
+        "fd01::42:aff:fe01:2 02:42:0a:01:00:02 PERMANENT",
+        "fd01::42:aff:fe01:3 02:42:0a:01:00:03 PERMANENT",
       ]);
       assert.deepEqual(await ipAddresses(SHIM), ["fd01::200/128"]);
       assert.equal(readSysctl(`net/ipv4/conf/${SHIM}/arp_filter`), "1");
       assert.equal(readSysctl(`net/ipv6/conf/${SHIM}/accept_ra`), "0");
       await site.driver.deleteEndpoint(network.id, id(2));
-      assert.deepEqual(await routes(), ["10.1.0.3 from 10.1.0.200", "fd01::3 from fd01::200"]);
+      assert.deepEqual(await routes(), [
+        "10.1.0.3 from 10.1.0.200",
+        "fd01::3 from fd01::200",
+        "fd01::42:aff:fe01:3 from fd01::200",
+      ]);
       await site.driver.deleteEndpoint(network.id, id(3));
       await until("the host's own link to go", async () => (await ipLink(SHIM)) === undefined);
     });
@@ -571,7 +580,7 @@ describe("macvlan backend on the kernel", () => {
       await until("the host's own link on the new one", async () =>
         isDeepStrictEqual(
           [await below(SHIM), ...(await routes()).slice(0, 2), (await neighbours()).length],
-          ["wire0", "10.1.0.2 from 10.1.0.201", "10.1.0.3 from 10.1.0.201", 4],
+          ["wire0", "10.1.0.2 from 10.1.0.201", "10.1.0.3 from 10.1.0.201", 6],
         ),
       );
       const [told] = site.lines.filter(({ what }) => String(what).includes(SHIM));

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { isIPv4, isIPv6 } from "node:net";
 import { InvalidError } from "../../src/errors.ts";
 import {
+  autoconfigured,
   bare,
   contains,
   formatIp,
@@ -106,6 +107,13 @@ describe("ip", () => {
     assert.equal(subnetOf("10.1.2.3/32"), "10.1.2.3/32");
     assert.equal(subnetOf("fd00:1:2:3:4::5/64"), "fd00:1:2:3::/64");
     assert.equal(bare("fd00::0:5/64"), "fd00::5");
+  });
+
+  it("knows what address a link gives itself, where it does", () => {
+    assert.equal(autoconfigured("fd00:1::5/64", "02:42:0a:4d:00:64"), "fd00:1::42:aff:fe4d:64");
+    assert.equal(autoconfigured("fd00:1::5/64", "00:11:22:33:44:55"), "fd00:1::211:22ff:fe33:4455");
+    assert.equal(autoconfigured("fd00:1::5/80", "02:42:0a:4d:00:64"), undefined);
+    assert.equal(autoconfigured("10.1.0.5/24", "02:42:0a:4d:00:64"), undefined);
   });
 
   it("finds every address in the subnet it is cut down to", () => {
