@@ -3,6 +3,7 @@ import { shimRules } from "../firewall/shim-rules.ts";
 import { FAMILIES, type Family, bare, contains, hostSubnet, parseCidr } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
+import { readSysctl } from "../kernel/sysctl.ts";
 import { linkUp, shimLink } from "../steps/macvlan.ts";
 import { exactAddresses, hostRoute, neighbourEntry } from "../steps/route.ts";
 import { sysctl } from "../steps/setting.ts";
@@ -13,6 +14,11 @@ import type { State } from "../store/state.ts";
 
 /** Names of the `--aux-address` that is the host's own on a network; one name can be given only once. */
 const HOST_AUX = { 4: "host", 6: "host6" } as const;
+
+/** Of arp_ignore: an address is answered for on a link that has it, and on no other. */
+const ANSWERED_THERE = "1";
+/** The same, but only to who is in its subnet there, which on S is the address alone; and never. */
+const UNANSWERED: readonly string[] = ["2", "8"];
 
 /** The host's addresses in one pool, bare: the first is the one it speaks to containers from. */
 interface HostAddresses {
@@ -50,6 +56,7 @@ export class HostAccess {
     return [
       untilLast(shimLink(host, shim), others),
       sysctl(`net/ipv4/conf/${link}/arp_filter`, "1"),
+      sysctl(`net/ipv4/conf/${link}/arp_ignore`, "0"),
       sysctl(`net/ipv6/conf/${link}/accept_ra`, "0"),
       sysctl(`net/ipv6/conf/${link}/disable_ipv6`, ipv6.length > 0 ? "0" : "1"),
       linkUp(host, link),
@@ -68,6 +75,9 @@ export class HostAccess {
     const without = all.find(({ addresses }) => addresses.length === 0)?.pool;
     if (without)
       return `host_access: parent ${parent} has no address in ${without.subnet}; give it one, or reserve one with --aux-address ${HOST_AUX[familyOf(without)]}=ADDRESS`;
+    const ignore = arpIgnore();
+    if (network.ipv4.length > 0 && UNANSWERED.includes(ignore))
+      return `host_access: with net.ipv4.conf.all.arp_ignore=${ignore} the host answers none of its containers; 0 and 1 will do`;
     // Whatever leads elsewhere leads there for all of them.
     const [first] = this.#records.endpoints(network.id);
     const ways = bareAddresses(first ?? {}).map((address) => ({
@@ -127,11 +137,17 @@ export function accessRules(network: Network): Rule[] {
   return families.flatMap((family) => shimRules(shimName(network.id), family, ruleComment(network.id)));
 }
 
-/** An IPv6 address must be on the link that answers for it; of IPv4 only one that is nowhere else. */
+/** An IPv6 address must be on the link that answers for it; of IPv4 only one that is nowhere else, unless the host wants it. */
 function onShim(all: readonly HostAddresses[]): string[] {
+  const isOnlyThere = arpIgnore() === ANSWERED_THERE;
   return all.flatMap(({ pool, addresses }) =>
-    (familyOf(pool) === 6 ? addresses : reserved(pool)).map(hostSubnet),
+    (familyOf(pool) === 6 || isOnlyThere ? addresses : reserved(pool)).map(hostSubnet),
   );
+}
+
+/** The host's rule for ARP on all links, of which the strictest counts (ip-sysctl.rst). */
+function arpIgnore(): string {
+  return readSysctl("net/ipv4/conf/all/arp_ignore") ?? "0";
 }
 
 /** The address that the host speaks to a container from. */

@@ -105,6 +105,30 @@ describe("macvlan backend on the kernel", () => {
       await until("the host's own link to go", async () => (await ipLink(SHIM)) === undefined);
     });
 
+    it("answers a container by ARP also on a host that does so only for addresses of the link it is asked on", async () => {
+      const all = "net/ipv4/conf/all/arp_ignore";
+      const trouble = () => site.reconciler.health.degraded.get(`network ${network.id}`);
+      try {
+        await setSysctl(all, "1");
+        const sandbox = await host.joined(network);
+        assert.deepEqual(await ipAddresses(SHIM), ["10.1.0.200/32", "fd01::200/128"]);
+        await run(["nsenter", `--net=${sandbox.path}`, "bash", "-c", "echo >/dev/udp/10.1.0.200/9"]);
+        const { address: mac = "" } = (await ipLink(SHIM)) ?? {};
+        await until("an answer", async () => (await sandbox.ip("neigh show 10.1.0.200")).includes(mac));
+        await setSysctl(all, "2");
+        await site.reconcile();
+        assert.match(
+          trouble() ?? "",
+          /^host_access: with net\.ipv4\.conf\.all\.arp_ignore=2 .* 0 and 1 will do$/,
+        );
+      } finally {
+        await setSysctl(all, "0");
+      }
+      await site.reconcile();
+      assert.equal(trouble(), undefined);
+      assert.deepEqual(await ipAddresses(SHIM), ["fd01::200/128"]);
+    });
+
     it("leaves what leads to an address alone when one that had it before is deleted", async () => {
       await site.driver.createNetwork(network);
       const former = endpointOf(network, 2);

@@ -279,6 +279,7 @@ describe("MacvlanBackend", () => {
       `link tsc${id(9).slice(0, 12)} type macvlan link eth0`,
       `link ${shim} type macvlan link eth0`,
       `sysctl net/ipv4/conf/${shim}/arp_filter=1`,
+      `sysctl net/ipv4/conf/${shim}/arp_ignore=0`,
       `sysctl net/ipv6/conf/${shim}/accept_ra=0`,
       `sysctl net/ipv6/conf/${shim}/disable_ipv6=1`,
       `link ${shim} up`,
