@@ -1,6 +1,9 @@
 import { type FSWatcher, statSync, watch } from "node:fs";
 import { dirname } from "node:path";
 
+/** The other file by which the same setting is written (devinet_sysctl_forward, net/ipv4/devinet.c). */
+const ALSO: Readonly<Record<string, string>> = { "net/ipv4/ip_forward": "net/ipv4/conf/all/forwarding" };
+
 interface Watched {
   readonly watcher: FSWatcher;
   /** Of the folder. A link that was made again has another, and nobody announces the end of the one before. */
@@ -23,7 +26,12 @@ export class SysctlWatch {
    * @param follower whose `onWrite` takes the place of what was to be called for it in this setting's folder before
    */
   follow(name: string, follower: string, onWrite: () => void): void {
-    const folder = `/proc/sys/${dirname(name)}`;
+    const also = ALSO[name];
+    for (const file of also ? [name, also] : [name])
+      this.#followIn(`/proc/sys/${dirname(file)}`, follower, onWrite);
+  }
+
+  #followIn(folder: string, follower: string, onWrite: () => void): void {
     const inode = inodeOf(folder);
     const there = this.#watched.get(folder);
     if (there && there.inode === inode) {

@@ -99,6 +99,10 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
     },
     drift: ["sysctl"],
   },
+  "forwarding turned off by its other name": {
+    act: () => setSysctl("net/ipv4/conf/all/forwarding", "0"),
+    drift: ["sysctl"],
+  },
   "the bridge's IPv6 turned off": {
     // The kernel takes the addresses with it, and that is announced.
     act: () => setSysctl(`net/ipv6/conf/${BRIDGE}/disable_ipv6`, "1"),
