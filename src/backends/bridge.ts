@@ -42,7 +42,7 @@ import type { Backend, GatewayNeed } from "./backend.ts";
 import { BridgeOptions, type PublishDefault } from "./bridge-options.ts";
 import { gatewaysOf } from "./gateways.ts";
 import type { Publisher, Publishing } from "./publishing.ts";
-import { mustLeaveRoutes } from "./routes.ts";
+import { mustBeSomebodys, mustLeaveRoutes } from "./routes.ts";
 import { Siblings } from "./siblings.ts";
 
 /** What the host was like when the network was created. */
@@ -100,6 +100,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
 
   async survey(network: Network<BridgeOptions>, others: readonly Network[]): Promise<Found> {
     mustFit(network);
+    mustBeSomebodys(network);
     // The engine may have been started after tsnet.
     await this.#firewall.mustNotMix();
     const name = bridgeOf(network);

@@ -1,4 +1,4 @@
-import { ConflictError, TakenError } from "../errors.ts";
+import { ConflictError, InvalidError, TakenError } from "../errors.ts";
 import { overlaps, parseCidr } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Route } from "../kernel/route.ts";
@@ -11,6 +11,27 @@ import { type Network, isAny } from "../model.ts";
 const WIDE = { 4: 15, 6: 47 } as const;
 
 /**
+ * What no host has an address of: the one that does not know its own, loopback, multicast (RFC 1122, section 3.2.1.3;
+ * RFC 4291, section 2.7). To the neighbours of such an address the kernel makes no route.
+ */
+const NOBODYS = ["0.0.0.0/32", "127.0.0.0/8", "224.0.0.0/4", "ff00::/8"] as const;
+
+/**
+ * Makes sure that containers can have the addresses of a network's subnets. The engine grants any.
+ *
+ * @throws {InvalidError} if they cannot
+ */
+export function mustBeSomebodys(network: Pick<Network, "ipv4" | "ipv6">): void {
+  for (const subnet of subnetsOf(network)) {
+    const range = NOBODYS.find((one) => overlaps(one, subnet));
+    if (range)
+      throw new InvalidError(
+        `subnet ${subnet} overlaps ${range}, which no container has an address of; choose another with --subnet`,
+      );
+  }
+}
+
+/**
  * Makes sure that a network's subnets take nothing from the host's routes. The engine compares them with other networks'
  * only.
  *
@@ -20,11 +41,11 @@ const WIDE = { 4: 15, 6: 47 } as const;
  */
 export async function mustLeaveRoutes(
   host: Host,
-  { ipv4, ipv6 }: Pick<Network, "ipv4" | "ipv6">,
+  network: Pick<Network, "ipv4" | "ipv6">,
   bridge: number | undefined,
   ownerOf: (link: string) => string | undefined,
 ): Promise<void> {
-  const subnets = [...ipv4, ...ipv6].map(({ subnet }) => subnet).filter((subnet) => !isAny(subnet));
+  const subnets = subnetsOf(network);
   if (subnets.length === 0) return;
   const routes = (await host.routes()).filter(({ link }) => link !== bridge);
   for (const subnet of subnets) {
@@ -34,6 +55,11 @@ export async function mustLeaveRoutes(
     const message = `subnet ${subnet} overlaps the host's route to ${taken.subnet}${owner ? ` of network ${owner}` : ""}; choose another with --subnet`;
     throw owner ? new TakenError(owner, message) : new ConflictError(message);
   }
+}
+
+/** A network's subnets, but for the null IPAM driver's. */
+function subnetsOf({ ipv4, ipv6 }: Pick<Network, "ipv4" | "ipv6">): string[] {
+  return [...ipv4, ...ipv6].map(({ subnet }) => subnet).filter((subnet) => !isAny(subnet));
 }
 
 /** Whether a subnet would take something from a route that it is in; of a wide one it is an exception, as of the default. */

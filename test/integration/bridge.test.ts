@@ -229,6 +229,25 @@ describe("bridge backend on the kernel", () => {
     );
   });
 
+  for (const [subnet, range] of [
+    ["0.0.0.0/24", "0.0.0.0/32"],
+    ["127.3.0.0/24", "127.0.0.0/8"],
+    ["224.1.0.0/24", "224.0.0.0/4"],
+    ["ff05::/64", "ff00::/8"],
+  ] as const)
+    it(`refuses ${subnet}, which no container can be in, and makes nothing`, async () => {
+      const network = NETWORKS["dual stack"] ?? assert.fail();
+      const pool = [{ subnet, aux: {} }];
+      await assert.rejects(
+        site.driver.createNetwork({
+          ...network,
+          ...(subnet.includes(":") ? { ipv6: pool } : { ipv4: pool }),
+        }),
+        new RegExp(`subnet ${subnet} overlaps ${range}, `),
+      );
+      assert.deepEqual(site.records(), {});
+    });
+
   it("takes a subnet out of a VPN's wide routes, but not out of a wide network that the host is on", async () => {
     const network = NETWORKS["dual stack"] ?? assert.fail();
     await ip("link set vpn0 up", "link set vpn1 up", "addr add 192.0.2.9/24 dev vpn1");
