@@ -15,7 +15,7 @@ import type {
   NetworkRequest,
   PortBinding,
 } from "./model.ts";
-import { macOf } from "./names.ts";
+import { isOfOneLink, macOf } from "./names.ts";
 import { Ports } from "./ports.ts";
 import { type Step, applyAgain, applyAll, applyOne, repairAll, revertAll, stepLog } from "./step.ts";
 import type { State } from "./store/state.ts";
@@ -137,6 +137,10 @@ export class Driver {
       const network = this.#state.requireNetwork(request.network);
       await this.#makeAgain(network);
       const { ipv4, ipv6, mac } = request;
+      if (mac && !isOfOneLink(mac))
+        throw new InvalidError(
+          `MAC address ${mac} is a group's or nobody's; choose one such as 02:42:0a:00:00:02`,
+        );
       const fixed = await this.#backend(network).mac?.(network);
       if (fixed && mac && mac !== fixed)
         throw new InvalidError(

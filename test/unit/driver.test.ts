@@ -188,6 +188,15 @@ describe("Driver", () => {
     assert.match((await driver.createEndpoint({ network: id(1), id: id(4) })) ?? "", /^02:42:/);
   });
 
+  it("refuses a MAC that no link can have", async () => {
+    await driver.createNetwork(NETWORK);
+    for (const mac of ["03:42:0a:01:00:02", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"])
+      await assert.rejects(
+        driver.createEndpoint({ ...ENDPOINT, mac }),
+        new RegExp(`^InvalidError: .*${mac}`),
+      );
+  });
+
   it("deletes an endpoint whose address the engine gives to another: it has forgotten that one", async () => {
     await driver.createNetwork(NETWORK);
     await driver.createEndpoint({ ...ENDPOINT, id: id(4), ipv4: "10.1.0.9/16" });
