@@ -136,7 +136,7 @@ export class Driver {
     const { given, gone } = await this.#lock.run(request.network, async () => {
       const network = this.#state.requireNetwork(request.network);
       await this.#makeAgain(network);
-      const { ipv4, ipv6, mac } = request;
+      const { ipv4, ipv6, mac, sysctls } = request;
       if (mac && !isOfOneLink(mac))
         throw new InvalidError(
           `MAC address ${mac} is a group's or nobody's; choose one such as 02:42:0a:00:00:02`,
@@ -153,6 +153,7 @@ export class Driver {
         ...(ipv4 ? { ipv4 } : {}),
         ...(ipv6 ? { ipv6 } : {}),
         mac: mac ?? fixed ?? macOf(ipv4?.split("/")[0], ipv6 ?? request.id),
+        ...(sysctls ? { sysctls } : {}),
         createdAt: known?.createdAt ?? Date.now(),
       };
       if (known && !isDeepStrictEqual({ ...known, ...asked }, known))

@@ -69,6 +69,8 @@ export const Endpoint = z.object({
   ipv6: z.string().optional(),
   /** Colon-separated, lower case. */
   mac: z.string(),
+  /** Settings that the engine gives the link in the sandbox: `net.ipv6.conf.IFNAME.accept_ra=0`, separated by commas. */
+  sysctls: z.string().optional(),
   /** Path of the sandbox's network namespace, between Join and Leave. */
   sandbox: z.string().optional(),
   /** What the engine calls its link in the sandbox, once that was seen: lost there, it must come back by that name. */
@@ -103,6 +105,8 @@ export interface EndpointRequest {
   readonly ipv4?: string;
   readonly ipv6?: string;
   readonly mac?: string;
+  /** As in {@link Endpoint}. */
+  readonly sysctls?: string;
 }
 
 /** An endpoint's addresses without their prefix lengths. */

@@ -55,12 +55,14 @@ function endpointMethods(driver: Driver): Record<string, Method> {
   return {
     "NetworkDriver.CreateEndpoint": method(wire.CreateEndpoint, async (request) => {
       const { Address, AddressIPv6, MacAddress } = request.Interface ?? {};
+      const sysctls = request.Options?.["com.docker.network.endpoint.sysctls"];
       const mac = await driver.createEndpoint({
         network: request.NetworkID,
         id: request.EndpointID,
         ...(Address ? { ipv4: Address } : {}),
         ...(AddressIPv6 ? { ipv6: AddressIPv6 } : {}),
         ...(MacAddress ? { mac: MacAddress.toLowerCase() } : {}),
+        ...(sysctls ? { sysctls } : {}),
       });
       return mac ? { Interface: { MacAddress: mac } } : {};
     }),

@@ -95,6 +95,7 @@ export const CreateEndpoint = EndpointOnly.extend({
       MacAddress: optional(Mac).optional(),
     })
     .nullish(),
+  Options: z.object({ "com.docker.network.endpoint.sysctls": z.string().nullish() }).nullish(),
 });
 export const Join = EndpointOnly.extend({ SandboxKey: z.string().min(1) });
 export const ProgramExternalConnectivity = EndpointOnly.extend({ Options: SandboxOptions.nullish() });

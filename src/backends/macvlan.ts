@@ -193,7 +193,7 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
 
   #inside(network: MacvlanNet, endpoint: Endpoint, sandbox: string): Joined {
     const { link, gateway, gatewayIPv6 } = this.join(network, endpoint);
-    const { ifname, leads = [] } = endpoint;
+    const { ifname, leads = [], sysctls } = endpoint;
     const beside = this.#records.inSandbox(sandbox).filter(({ id }) => id !== endpoint.id);
     const isOthers = (family: Family) =>
       !leads.includes(family) && beside.some((other) => other.leads?.includes(family));
@@ -205,6 +205,7 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
         await this.#records.endpointRecord({ ...endpoint, ...seen }).apply();
       },
       addresses: addressesOf(endpoint),
+      ...(sysctls === undefined ? {} : { sysctls }),
       gateways: [isOthers(4) ? undefined : gateway, isOthers(6) ? undefined : gatewayIPv6].filter(
         (one) => one !== undefined,
       ),

@@ -57,6 +57,8 @@ export interface Joined {
   readonly remember: (seen: Seen) => Promise<void>;
   /** With prefix length. */
   readonly addresses: readonly string[];
+  /** Its settings, each with IFNAME for its name, separated by commas. */
+  readonly sysctls?: string;
   /** Bare; those of them by which no other network of the container's leads out. */
   readonly gateways: readonly string[];
 }
@@ -297,12 +299,16 @@ async function replaceInside(
 }
 
 /** Does what the engine did when the container started. */
-async function configure(inside: Sandbox, name: string, { addresses, gateways }: Joined): Promise<void> {
+async function configure(inside: Sandbox, name: string, joined: Joined): Promise<void> {
+  const { addresses, gateways, sysctls = "" } = joined;
   const withIpv6 = addresses.some((cidr) => parseCidr(cidr).family === 6);
   inside.setSysctl(`net/ipv6/conf/${name}/disable_ipv6`, withIpv6 ? "0" : "1");
   const link = await inside.links.get(name);
   if (!link) throw new KernelError(`ip link show ${name}`, "ENODEV", "it is gone from the sandbox again");
   for (const cidr of addresses) await inside.addresses.add(link, cidr);
+  for (const [, key = "", value = ""] of sysctls.matchAll(/([^,=]+)=([^,]*)/g))
+    // docker(1) writes the whole option in lower case.
+    inside.setSysctl(key.replaceAll(".", "/").replace(/ifname/i, name), value);
   await inside.links.set(name, { up: true });
   const routes = await inside.routes();
   for (const gateway of gateways) {

@@ -240,6 +240,24 @@ describe("macvlan backend on the kernel", () => {
       assert.deepEqual(await site.reconcile(), {});
     });
 
+    it("has the settings again that were asked for", async () => {
+      const sysctls = "net.ipv6.conf.IFNAME.accept_ra=0,net.ipv4.conf.ifname.log_martians=1";
+      await site.driver.createNetwork(network);
+      await site.driver.createEndpoint({ ...endpoint, sysctls });
+      const sandbox = await host.sandbox();
+      await site.driver.join(network.id, endpoint.id, sandbox.path);
+      await sandbox.take(endpoint, "eth0");
+      await ip("link delete wire0");
+      await plugWire();
+      await site.reconcile();
+      const settings = ["ipv6/conf/eth0/accept_ra", "ipv4/conf/eth0/log_martians"];
+      const { stdout } = await run([
+        ...["nsenter", `--net=${sandbox.path}`, "cat"],
+        ...settings.map((setting) => `/proc/sys/net/${setting}`),
+      ]);
+      assert.equal(stdout, "0\n1\n");
+    });
+
     it("is back within a second when somebody deletes it there, logged and counted", async function () {
       // As below.
       this.retries(2);

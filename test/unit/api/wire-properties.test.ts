@@ -136,6 +136,7 @@ const REQUESTS: Readonly<Record<keyof typeof wire, Shape>> = {
     Interface: nullable(
       object({}, { Address: orEmpty(cidr), AddressIPv6: orEmpty(cidr), MacAddress: orEmpty(mac) }),
     ),
+    Options: nullable(object({}, { "com.docker.network.endpoint.sysctls": nullable(text) })),
   }),
   Join: object({ ...endpoint, SandboxKey: plain("string", fc.string({ minLength: 1 }), Boolean, [""]) }),
   ProgramExternalConnectivity: object(endpoint, {
