@@ -221,6 +221,9 @@ export class Reconciler {
       if ((isContainerEnd(name) && kind === "veth") || this.#isWanted(alias)) continue;
       // A link gets its alias just after it was made: without one it is an orphan the second time it is seen.
       if (!alias && !this.#nameless.has(index)) continue;
+      // One that was deleted since they were listed was on its way out before its record went.
+      const now = await this.#host.links.at(index);
+      if (now?.group !== LINK_GROUP || this.#isWanted(now)) continue;
       const used = ownerOf(alias)?.kind === "parent" && (await leaveToOthers(this.#host, link));
       this.health.repaired("orphan", `link ${name} of ${alias || "nobody"}${used ? ", left to others" : ""}`);
       if (!used) await this.#host.discard(name);

@@ -311,6 +311,23 @@ describe("Reconciler", () => {
     assert.deepEqual(await site.reconcile(), {});
   });
 
+  it("takes nothing for an orphan that is deleted while it looks", async () => {
+    const numbers = Array.from({ length: 8 }, (_, index) => 10 + index);
+    let going = numbers.length;
+    const comeAndGo = async (number: number) => {
+      for (let round = 0; round < 12; round += 1) {
+        await site.driver.createEndpoint(endpointOf(network, number));
+        await site.driver.deleteEndpoint(network.id, id(number));
+      }
+      going -= 1;
+    };
+    const looks = async () => {
+      while (going > 0) await site.reconciler.everything();
+    };
+    await Promise.all([...numbers.map(comeAndGo), looks()]);
+    assert.deepEqual([...site.reconciler.health.drift], []);
+  });
+
   it("reports once that a container's link is gone, as it cannot make it again, and that it is back", async () => {
     await site.driver.join(network.id, endpoint.id, "/run/docker/netns/x");
     await ip(`link delete ${PORT}`);
