@@ -1,6 +1,6 @@
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { seal, unseal } from "./sealed.ts";
-import { currentBoot, isLasting, liveFile, prepare, savedFile } from "./state-directory.ts";
+import { currentBoot, isLasting, liveFile, prepare, replaceStore, savedFile } from "./state-directory.ts";
 import { type OpenStoreFile, openStoreFile } from "./store-file.ts";
 import { mustHaveSpace, storeError } from "./trouble.ts";
 
@@ -17,10 +17,11 @@ import { mustHaveSpace, storeError } from "./trouble.ts";
  */
 export class Store {
   readonly #directory: string;
+  readonly #boot: string;
   /** Every record. */
-  readonly #live: OpenStoreFile;
+  #live: OpenStoreFile;
   /** Those that last. */
-  readonly #saved: OpenStoreFile;
+  #saved: OpenStoreFile;
   /** Keys of what is deleted, but still saved. */
   readonly #stillSaved = new Set<string>();
 
@@ -32,11 +33,11 @@ export class Store {
    */
   constructor(directory: string, boot = currentBoot()) {
     this.#directory = directory;
+    this.#boot = boot;
     try {
       mkdirSync(directory, { recursive: true, mode: 0o700 });
       prepare(directory, boot);
-      this.#live = openStoreFile(liveFile(directory, boot));
-      this.#saved = openStoreFile(savedFile(directory), { flush: true });
+      [this.#live, this.#saved] = openFiles(directory, boot);
     } catch (cause) {
       throw storeError(`store ${directory}`, directory, cause);
     }
@@ -94,11 +95,29 @@ export class Store {
     }
   }
 
+  /** Somebody has deleted a file: what is written to it would be found by nobody. All of it is here still. */
+  #restore(): void {
+    const [directory, boot] = [this.#directory, this.#boot];
+    if (existsSync(liveFile(directory, boot)) && existsSync(savedFile(directory))) return;
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    replaceStore(directory, new Map(this.list("").map(({ key, value }) => [key, value])), boot);
+    const deleted = [this.#live, this.#saved];
+    [this.#live, this.#saved] = openFiles(directory, boot);
+    // It waits for nothing, since nothing is written behind the scenes.
+    for (const { root } of deleted) void root.close();
+  }
+
   #write(what: string, fn: () => void): void {
     try {
+      this.#restore();
       fn();
     } catch (cause) {
       throw storeError(`store ${this.#directory}: ${what}`, this.#directory, cause);
     }
   }
+}
+
+/** Every record, and those that last. */
+function openFiles(directory: string, boot: string): [live: OpenStoreFile, saved: OpenStoreFile] {
+  return [openStoreFile(liveFile(directory, boot)), openStoreFile(savedFile(directory), { flush: true })];
 }

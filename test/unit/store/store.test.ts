@@ -71,6 +71,31 @@ describe("Store", () => {
     ]);
   });
 
+  for (const [what, lose] of Object.entries<() => void>({
+    "the file with every record": () => {
+      rmSync(file(`run-${SUNDAY}.mdb`));
+    },
+    "the file that lasts": () => {
+      rmSync(file("tsnet.mdb"));
+    },
+    "the whole directory": () => {
+      rmSync(dir, { recursive: true });
+    },
+  }))
+    it(`is there again with the next change after somebody has deleted ${what}`, async () => {
+      await store.put("network/a", 1);
+      await store.put("network/b", 2);
+      await store.put("endpoint/a/b", 3);
+      lose();
+      await store.delete("network/b");
+      await store.put("endpoint/a/c", 4);
+      assert.deepEqual(keys(), ["endpoint/a/b", "endpoint/a/c", "network/a"]);
+      await reopen();
+      assert.deepEqual(keys(), ["endpoint/a/b", "endpoint/a/c", "network/a"]);
+      await reopen(MONDAY);
+      assert.deepEqual(keys(), ["network/a"]);
+    });
+
   it("is read by others while it is open, without a change to it", async () => {
     await store.put("network/a", 1);
     const before = readdirSync(dir);
