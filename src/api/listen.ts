@@ -1,6 +1,6 @@
-import { lstatSync, mkdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, rmSync, statSync } from "node:fs";
 import { type RequestListener, type Server, createServer } from "node:http";
-import { type Socket, connect } from "node:net";
+import { type Server as Door, type Socket, connect, createServer as createDoor } from "node:net";
 import { dirname } from "node:path";
 import { InvalidError, TsnetError, reason } from "../errors.ts";
 import { passedSocket } from "../kernel/service-manager.ts";
@@ -17,6 +17,8 @@ const OTHERS = 0o022;
 const BACKLOG = 4096;
 /** Milliseconds between two looks at what is still connected, when nothing new is listened for. */
 const SWEEP_MS = 20;
+/** Milliseconds between two looks whether the socket's file is still there. */
+const LOOK_MS = 1000;
 
 /** A server that listens. */
 export interface Listening {
@@ -43,31 +45,49 @@ export async function listen(handler: RequestListener, path: string): Promise<Li
     await opened(server, () => server.listen({ fd: passed.fd }, BACKLOG));
     return listening;
   }
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   await removeStale(path);
-  const before = process.umask(UMASK);
-  try {
-    await opened(server, () => server.listen({ path, backlog: BACKLOG }));
-    return listening;
-  } finally {
-    process.umask(before);
-  }
+  await openedAt(server, path);
+  listening.keep(path);
+  return listening;
 }
 
 class Closable implements Listening {
   readonly #server: Server;
+  /** Where connections come in. */
+  readonly #doors: Door[];
   readonly #connections = new Set<Socket>();
+  #look: NodeJS.Timeout | undefined;
 
   constructor(server: Server) {
     this.#server = server;
+    this.#doors = [server];
     server.on("connection", (connection) => {
       this.#connections.add(connection);
       connection.on("close", () => this.#connections.delete(connection));
     });
   }
 
+  /**
+   * Listens at the path once more whenever somebody has deleted the file there, as `rm -rf /run/docker` does: an engine that
+   * starts finds the plugin by it alone.
+   */
+  keep(path: string): void {
+    this.#look = setInterval(() => {
+      if (existsSync(path)) return;
+      const door = createDoor({ allowHalfOpen: true }, (connection) => {
+        this.#server.emit("connection", connection);
+      });
+      openedAt(door, path).then(
+        () => this.#doors.push(door),
+        // It is tried again.
+        () => undefined,
+      );
+    }, LOOK_MS).unref();
+  }
+
   async close(): Promise<void> {
-    const closed = new Promise((resolve) => this.#server.close(resolve));
+    clearInterval(this.#look);
+    const closed = Promise.all(this.#doors.map((door) => new Promise((resolve) => door.close(resolve))));
     // A connection is idle only once its request has been answered, so look again until none is left.
     const sweep = setInterval(() => {
       this.#server.closeIdleConnections();
@@ -87,12 +107,21 @@ function mustBePrivate(path: string): void {
     );
 }
 
-function opened(server: Server, start: () => void): Promise<void> {
+async function openedAt(door: Door, path: string): Promise<void> {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  const before = process.umask(UMASK);
+  // The file is made within the call.
+  const done = opened(door, () => door.listen({ path, backlog: BACKLOG }));
+  process.umask(before);
+  await done;
+}
+
+function opened(door: Door, start: () => void): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once("error", (cause) => {
+    door.once("error", (cause) => {
       reject(new TsnetError("busy", `cannot listen: ${reason(cause)}`, { cause }));
     });
-    server.once("listening", resolve);
+    door.once("listening", resolve);
     start();
   });
 }

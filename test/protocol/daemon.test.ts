@@ -77,6 +77,24 @@ describe("tsnet daemon", () => {
     await start(at).answers(at.socket);
   });
 
+  it("listens anew where somebody deletes its socket, or the directory, and goes on with who is connected", async () => {
+    const at = { ...places("one"), socket: join(dir, "plugins/tsnet.sock") };
+    const daemon = start(at);
+    await daemon.answers(at.socket);
+    const before = await EngineClient.open(at.socket);
+    for (const lost of [at.socket, join(dir, "plugins")]) {
+      rmSync(lost, { recursive: true });
+      await until("its socket is there again", () => existsSync(at.socket), { timeoutMs: 5000 });
+      assert.equal((statSync(at.socket).mode & 0o777).toString(8), "600");
+      assert.deepEqual(await activate(at.socket), { Implements: ["NetworkDriver"] });
+    }
+    assert.equal((await before.call("Plugin.Activate")).status, 200);
+    before.close();
+    daemon.signal("SIGTERM");
+    assert.equal(await daemon.ended(), 0);
+    assert.equal(existsSync(at.socket), false);
+  });
+
   it("refuses a socket that somebody answers on, and says who that is in one line", async () => {
     const at = places("one");
     const first = start(at);
