@@ -218,7 +218,7 @@ export class Reconciler {
     for (const link of marked) {
       const { name, kind, alias, index } = link;
       // The far end of a pair has no alias, and goes with its near end.
-      if ((isContainerEnd(name) && kind === "veth") || this.#isWanted(alias)) continue;
+      if ((isContainerEnd(name) && kind === "veth") || this.#isWanted(link)) continue;
       // A link gets its alias just after it was made: without one it is an orphan the second time it is seen.
       if (!alias && !this.#nameless.has(index)) continue;
       // One that was deleted since they were listed was on its way out before its record went.
@@ -231,8 +231,9 @@ export class Reconciler {
     this.#nameless = nameless;
   }
 
-  #isWanted(alias: string): boolean {
-    const owner = ownerOf(alias);
+  #isWanted({ name, alias }: Link): boolean {
+    // Somebody may have written another alias, and its repair may have failed.
+    const owner = ownerOf(alias) ?? this.#state.ownerOfLink(name);
     if (owner?.kind === "network") return this.#state.network(owner.id) !== undefined;
     if (owner?.kind === "shim") return this.#state.endpoints(owner.id).length > 0;
     if (owner?.kind === "parent") return this.#parents.on(owner.id).length > 0;

@@ -7,7 +7,7 @@ import type { Host } from "../kernel/host.ts";
 import type { Link, NewLink } from "../kernel/link.ts";
 import { home } from "../kernel/netns.ts";
 import type { Route } from "../kernel/route.ts";
-import { discardOwn, mustBeOurs, settle } from "./own-link.ts";
+import { discardOwn, mark, mustBeOurs, settle } from "./own-link.ts";
 
 /** Ports that a bridge can have (BR_MAX_PORTS, net/bridge/br_private.h). */
 export const BRIDGE_PORTS = 1023;
@@ -57,7 +57,7 @@ export function bridgeLink(host: Host, spec: BridgeSpec): Step {
         return true;
       }
       mustBeOurs(there, "bridge", alias);
-      return await settle(host, there, { alias, mac, mtu, up: true });
+      return await settle(host, there, { ...mark(alias), mac, mtu, up: true });
     },
     async revert() {
       await discardOwn(host, name, alias);
@@ -96,7 +96,8 @@ export function vethPair(host: Host, spec: VethSpec): Step {
       const there = await host.link(name);
       if (there) {
         mustBeOurs(there, "veth", alias);
-        const changed = await settle(host, there, { alias, isolated, mtu, master: master.index, up: true });
+        const wanted = { ...mark(alias), isolated, mtu, master: master.index, up: true };
+        const changed = await settle(host, there, wanted);
         if (spec.adopted && there.master !== master.index) await tellNewMac(host, master, there);
         return changed;
       }

@@ -13,7 +13,7 @@ import {
   macvlanLower,
 } from "../kernel/link.ts";
 import { hasGone } from "./gone.ts";
-import { discardOwn, mustBeOurs, settle } from "./own-link.ts";
+import { discardOwn, mark, mustBeOurs, settle } from "./own-link.ts";
 import { processNamespaces } from "../kernel/netns.ts";
 import { Sandbox } from "../kernel/sandbox.ts";
 
@@ -83,7 +83,7 @@ export function macvlanLink(host: Host, spec: MacvlanSpec): Step {
         mustBeOurs(there, there.kind === "veth" ? "veth" : "macvlan", alias);
         if (!parent) return false;
         if (there.kind === "macvlan" && sitsOn(there, parent))
-          return await settle(host, there, { alias, ...following(spec, parent) });
+          return await settle(host, there, { ...mark(alias), ...following(spec, parent) });
         if (joined) return false;
         await host.links.delete(name);
       }
@@ -116,7 +116,8 @@ export function shimLink(
       const [there, below] = await Promise.all([host.link(name), host.links.get(parent)]);
       if (!below) return false;
       if (there) mustBeOurs(there, "macvlan", alias);
-      if (there && sitsOn(there, below)) return await settle(host, there, { alias, mac, mtu: below.mtu });
+      if (there && sitsOn(there, below))
+        return await settle(host, there, { ...mark(alias), mac, mtu: below.mtu });
       const before = there && `link ${await nameBelow(host, there)}`;
       // No container loses anything with it.
       if (there) await host.links.delete(name);

@@ -12,12 +12,18 @@ export function mustBeOurs(link: Link, kind: string, alias: string): void {
   const { name } = link;
   if (link.kind !== kind)
     throw new ConflictError(`link ${name} exists and is a ${link.kind || "device"}, not a ${kind}`);
-  if (link.group !== LINK_GROUP && link.alias !== alias)
+  if (link.alias === alias) return;
+  if (link.group !== LINK_GROUP)
     throw new ConflictError(
       `link ${name} exists and was not made by tsnet; remove it or choose another name`,
     );
-  if (link.alias !== alias && link.alias !== "")
-    throw new ConflictError(`link ${name} exists and belongs to "${link.alias}"`);
+  // Any other text is what somebody noted about it.
+  if (ownerOf(link.alias)) throw new ConflictError(`link ${name} exists and belongs to "${link.alias}"`);
+}
+
+/** Both parts of the mark by which a link is known as tsnet's, and whose it is. */
+export function mark(alias: string): LinkSettings {
+  return { alias, group: LINK_GROUP };
 }
 
 /** Whether nothing says that it was made by tsnet. */

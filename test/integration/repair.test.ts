@@ -88,6 +88,16 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
     act: () => run(["ip", "link", "set", PORT, "alias", ""]),
     drift: ["link"],
   },
+  "the bridge and the port taken out of their group": {
+    act: () => ip(`link set ${BRIDGE} group 0`, `link set ${PORT} group 7`),
+    drift: ["link"],
+  },
+  "a note made of the bridge, and of the port": {
+    act: async () => {
+      for (const name of [BRIDGE, PORT]) await run(["ip", "link", "set", name, "alias", "the web server's"]);
+    },
+    drift: ["link"],
+  },
   "the port deleted before the container has its end": {
     act: () => ip(`link delete ${PORT}`),
     drift: ["link"],
