@@ -1,7 +1,6 @@
 import { setFlagsFromString } from "node:v8";
 import { type DestinationStream, type Logger, pino } from "pino";
 import { adminRoutes } from "./api/admin.ts";
-import { Announcer } from "./reconcile/announcer.ts";
 import { listen } from "./api/listen.ts";
 import { networkDriver } from "./api/network-driver.ts";
 import { createServer } from "./api/server.ts";
@@ -16,6 +15,7 @@ import { Firewall } from "./firewall/firewall.ts";
 import { Firewalld } from "./firewalld/firewalld.ts";
 import { Host } from "./kernel/host.ts";
 import { tellReady } from "./kernel/service-manager.ts";
+import { Announcer } from "./reconcile/announcer.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
 import { lockDirectory } from "./store/directory-lock.ts";
 import { State } from "./store/state.ts";

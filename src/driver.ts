@@ -50,7 +50,7 @@ export class Driver {
     this.#ports = new Ports(state, backends, this.#lock, engine, log);
   }
 
-  /** Whether a network with these `-o` options needs no gateway address reserved. */
+  /** In which families a network with these `-o` options needs no gateway address reserved. */
   gatewayNeed(options: Readonly<Record<string, string>>): GatewayNeed {
     const parsed = parseOptions(this.#backends, options, this.#log);
     return parsed.backend.gatewayNeed(parsed.options);
@@ -318,7 +318,7 @@ export class Driver {
     if (failures.length === 0) this.#made.add(network.id);
   }
 
-  /** Says so once each time that it comes to that. */
+  /** Once each time that the share is reached. */
   #warnWhenNearlyFull(network: Network): void {
     const { capacity } = this.#backend(network);
     const endpoints = this.#state.endpoints(network.id).length;

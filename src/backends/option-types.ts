@@ -17,7 +17,7 @@ export const linkName = (longest: number) =>
 /** The name of a link that rules are about, in which whatever iptables or firewalld reads otherwise has no place. */
 export const ruledLinkName = z.string().regex(/^\w[\w.-]{0,14}$/, {
   error: ({ input }) =>
-    `is "${String(input)}", but must be a link name of 1 to 15 characters: letters, digits, and _ . - behind the first`,
+    `is "${String(input)}", but must be a link name of 1 to 15 characters: a letter, digit or _, then also . and -`,
 });
 
 /** The largest packet of a link. */

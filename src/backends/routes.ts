@@ -62,7 +62,7 @@ function subnetsOf({ ipv4, ipv6 }: Pick<Network, "ipv4" | "ipv6">): string[] {
   return [...ipv4, ...ipv6].map(({ subnet }) => subnet).filter((subnet) => !isAny(subnet));
 }
 
-/** Whether a subnet would take something from a route that it is in; of a wide one it is an exception, as of the default. */
+/** Whether a subnet would take something from a route that it overlaps. Out of a wide one it may, as out of the default. */
 function isObstacle({ subnet: destination, connected }: Route, subnet: string): boolean {
   const { family, length } = parseCidr(destination);
   return connected || length > WIDE[family] || length >= parseCidr(subnet).length;

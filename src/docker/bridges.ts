@@ -15,7 +15,7 @@ const MAKING_MS = 5000;
 
 /** What tsnet itself knows of bridges. */
 export interface Known {
-  /** Those that were kept apart from tsnet's networks when it was last there; one may be there for each family. */
+  /** Those that were kept apart from tsnet's networks when it last ran; one may be listed for each family. */
   kept(): Promise<readonly EngineBridge[]>;
   /** Whether a network of tsnet's is on it. */
   isUsed(bridge: string): boolean;

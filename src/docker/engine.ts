@@ -79,7 +79,7 @@ export class Engine {
   }
 
   /**
-   * Waits for the answer that an engine gives once it has come to its end of starting, and keeps the connection. Nothing is
+   * Waits for the answer that an engine gives once it has started, and keeps the connection. Nothing more is
    * asked on it, so that an engine which is told to stop closes it at once; for a request under way it would wait 5 s.
    *
    * @param stopping closes the connection
