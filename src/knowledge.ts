@@ -7,8 +7,8 @@ export interface Knowledge {
 }
 
 /**
- * Whether something was made less than so many milliseconds before a moment, or after it. What was made while the clock was
- * ahead is not young: it would be until the clock has come there.
+ * Whether something was made less than so many milliseconds before a moment, or after it. What was made while the clock
+ * was ahead is not young: it would be until the clock has come there.
  */
 export function isYoung(
   { createdAt }: { readonly createdAt: number },

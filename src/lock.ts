@@ -8,9 +8,9 @@ interface Queue {
 }
 
 /**
- * One operation at a time per key, in the order they came. Operations on different keys run side by side, and so do those
- * on different parts of what a key stands for, unless one on the whole came between them.
- * Whoever takes more than one takes that of the network first, and none twice, so nobody waits for himself.
+ * One operation at a time per key, in the order they came. Operations on different keys run side by side, and so do
+ * those on different parts of what a key stands for, unless one on the whole came between them. Whoever takes more than
+ * one takes that of the network first, and none twice, so nobody waits for himself.
  */
 export class KeyedLock {
   readonly #queues = new Map<string, Queue>();

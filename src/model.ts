@@ -69,7 +69,9 @@ export const Endpoint = z.object({
   ipv6: z.string().optional(),
   /** Colon-separated, lower case. */
   mac: z.string(),
-  /** Settings that the engine gives the link in the sandbox: `net.ipv6.conf.IFNAME.accept_ra=0`, separated by commas. */
+  /**
+   * Settings that the engine gives the link in the sandbox: `net.ipv6.conf.IFNAME.accept_ra=0`, separated by commas.
+   */
   sysctls: z.string().optional(),
   /** Path of the sandbox's network namespace, between Join and Leave. */
   sandbox: z.string().optional(),
@@ -114,7 +116,9 @@ export function bareAddresses({ ipv4, ipv6 }: Pick<Endpoint, "ipv4" | "ipv6">): 
   return [ipv4, ipv6].filter((cidr) => cidr !== undefined).map(bare);
 }
 
-/** Bare addresses that an endpoint may speak from on a LAN: its own, and what a router there may have it give itself. */
+/**
+ * Bare addresses that an endpoint may speak from on a LAN: its own, and what a router there may have it give itself.
+ */
 export function lanAddresses(endpoint: Pick<Endpoint, "ipv4" | "ipv6" | "mac">): string[] {
   const { ipv6, mac } = endpoint;
   const auto = ipv6 && autoconfigured(ipv6, mac);
@@ -130,7 +134,9 @@ export function addressOf(
   return cidr === undefined ? undefined : bare(cidr);
 }
 
-/** The bare address that a published port leads to: that of its family, or the other where the container has no such. */
+/**
+ * The bare address that a published port leads to: that of its family, or the other where the container has no such.
+ */
 export function targetOf(endpoint: Pick<Endpoint, "ipv4" | "ipv6">, { family }: PublishedPort): string {
   return addressOf(endpoint, family) ?? addressOf(endpoint, family === 4 ? 6 : 4) ?? "";
 }

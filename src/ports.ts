@@ -104,7 +104,9 @@ export class Ports {
     await applyAll(republish(this.#state, backend, network, endpoint, ports, log), log);
   }
 
-  /** Whether the engine asks another endpoint of the container to publish for IPv4: only one that has a gateway there. */
+  /**
+   * Whether the engine asks another endpoint of the container to publish for IPv4: only one that has a gateway there.
+   */
   #hasIpv4Elsewhere({ network, sandbox }: Endpoint): boolean {
     const others = sandbox ? this.#state.inSandbox(sandbox).filter((other) => other.network !== network) : [];
     return others.some((other) => {

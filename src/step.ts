@@ -29,7 +29,10 @@ export function untilLast(step: Step, others: () => readonly unknown[]): Step {
   };
 }
 
-/** What is told about steps while they run: `done` for each step that changed something, `undone` for each one taken back. */
+/**
+ * What is told about steps while they run: `done` for each step that changed something, `undone` for each one taken
+ * back.
+ */
 export interface StepLog {
   done(step: Step): void;
   undone(step: Step, error?: unknown): void;

@@ -68,8 +68,8 @@ class Closable implements Listening {
   }
 
   /**
-   * Listens at the path once more whenever somebody has deleted the file there, as `rm -rf /run/docker` does: an engine that
-   * starts finds the plugin by it alone.
+   * Listens at the path once more whenever somebody has deleted the file there, as `rm -rf /run/docker` does: an engine
+   * that starts finds the plugin by it alone.
    */
   keep(path: string): void {
     this.#look = setInterval(() => {

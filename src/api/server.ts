@@ -104,8 +104,8 @@ function refuse(response: Response, status: number, error: unknown, method = "")
 }
 
 /**
- * Express's own way looks for what a browser might want first, and takes longer than many a request. A text goes out in one
- * write with its head, a buffer in a second one.
+ * Express's own way looks for what a browser might want first, and takes longer than many a request. A text goes out in
+ * one write with its head, a buffer in a second one.
  */
 function reply(response: Response, status: number, body: unknown): void {
   const text = JSON.stringify(body);

@@ -32,8 +32,8 @@ export const Publish = z
   });
 
 /**
- * Options of the bridge backend. Those with a dot in their name have the engine's own names and meanings, so that a compose
- * file changes one word. The defaults are those of the engine's bridge driver.
+ * Options of the bridge backend. Those with a dot in their name have the engine's own names and meanings, so that a
+ * compose file changes one word. The defaults are those of the engine's bridge driver.
  */
 export const BridgeOptions = z.object({
   backend: z.literal("bridge").default("bridge").meta({ description: "how containers are connected" }),

@@ -137,7 +137,10 @@ export function accessRules(network: Network): Rule[] {
   return families.flatMap((family) => shimRules(shimName(network.id), family, ruleComment(network.id)));
 }
 
-/** An IPv6 address must be on the link that answers for it; of IPv4 only one that is nowhere else, unless the host wants it. */
+/**
+ * An IPv6 address must be on the link that answers for it; of IPv4 only one that is nowhere else, unless the host wants
+ * it.
+ */
 function onShim(all: readonly HostAddresses[]): string[] {
   const isOnlyThere = arpIgnore() === ANSWERED_THERE;
   return all.flatMap(({ pool, addresses }) =>

@@ -97,8 +97,8 @@ export class Publisher {
   }
 
   /**
-   * Has what is under way to the endpoint's ports looked at anew, since the rules have changed: UDP, and what else found a
-   * port taken but not translated.
+   * Has what is under way to the endpoint's ports looked at anew, since the rules have changed: UDP, and what else
+   * found a port taken but not translated.
    */
   async forget(endpoint: Endpoint): Promise<void> {
     const ports = endpoint.ports ?? [];

@@ -5,8 +5,8 @@ import type { Route } from "../kernel/route.ts";
 import { type Network, isAny } from "../model.ts";
 
 /**
- * Longest prefix of a route that may have a network's subnet within it. A VPN's routes to half of the Internet, or to all
- * private addresses, would leave no subnet to choose.
+ * Longest prefix of a route that may have a network's subnet within it. A VPN's routes to half of the Internet, or to
+ * all private addresses, would leave no subnet to choose.
  */
 const WIDE = { 4: 15, 6: 47 } as const;
 
@@ -32,8 +32,8 @@ export function mustBeSomebodys(network: Pick<Network, "ipv4" | "ipv6">): void {
 }
 
 /**
- * Makes sure that a network's subnets take nothing from the host's routes. The engine compares them with other networks'
- * only.
+ * Makes sure that a network's subnets take nothing from the host's routes. The engine compares them with other
+ * networks' only.
  *
  * @param bridge index of the network's own link, where there is one already
  * @param ownerOf id of the network that has that link
@@ -62,7 +62,9 @@ function subnetsOf({ ipv4, ipv6 }: Pick<Network, "ipv4" | "ipv6">): string[] {
   return [...ipv4, ...ipv6].map(({ subnet }) => subnet).filter((subnet) => !isAny(subnet));
 }
 
-/** Whether a subnet would take something from a route that it overlaps. Out of a wide one it may, as out of the default. */
+/**
+ * Whether a subnet would take something from a route that it overlaps. Out of a wide one it may, as out of the default.
+ */
 function isObstacle({ subnet: destination, connected }: Route, subnet: string): boolean {
   const { family, length } = parseCidr(destination);
   return connected || length > WIDE[family] || length >= parseCidr(subnet).length;

@@ -29,8 +29,8 @@ export async function catchUp(
   end: Pick<AbortSignal, "aborted">,
 ): Promise<number | undefined> {
   let again: number | undefined;
-  // What is made while the engine answers, or while others are deleted, is not on its list; nor what takes longer than it
-  // should to be made.
+  // What is made while the engine answers, or while others are deleted, is not on its list; nor what takes longer than
+  // it should to be made.
   const asked = Date.now();
   const busy = new Set(state.networks().flatMap(({ id }) => (driver.isBusy(id) ? id : [])));
   const isSpared = (one: Network | Endpoint) => {

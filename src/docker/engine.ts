@@ -28,7 +28,8 @@ export interface EngineNetwork {
  * What the engine knows, read through its API. Only calls that no request to a plugin can block are made here:
  * `GET /networks` and `GET /networks/{id}`, never `GET /containers/{id}`.
  *
- * It speaks HTTP itself: the usual client, dockerode, brings SSH and gRPC along, 21 MB that stay and 160 ms of each start.
+ * It speaks HTTP itself: the usual client, dockerode, brings SSH and gRPC along, 21 MB that stay and 160 ms of each
+ * start.
  */
 export class Engine {
   readonly #socketPath: string;

@@ -131,8 +131,8 @@ function apartRules(bridge: string, rule: MakeRule): Rule[] {
 }
 
 /**
- * The rules of a bridge B for a family that its network has no addresses of. A container can send it nevertheless, once it
- * gives itself an address.
+ * The rules of a bridge B for a family that its network has no addresses of. A container can send it nevertheless, once
+ * it gives itself an address.
  *
  *   adopted   -i B ! -o B → TSNET-TO   B may have that family for others: only not into other networks
  *   else      -i B        → drop       IPv4; IPv6 has a setting for that (disable_ipv6)

@@ -70,8 +70,8 @@ export class Forwarding {
 }
 
 /**
- * A host that forwards IPv6 forgets the routers that it has heard of, its own way out among them, and hears no other, but on
- * links where it is told to nevertheless (accept_ra=2, networking/ip-sysctl.rst of the kernel's documentation).
+ * A host that forwards IPv6 forgets the routers that it has heard of, its own way out among them, and hears no other,
+ * but on links where it is told to nevertheless (accept_ra=2, networking/ip-sysctl.rst of the kernel's documentation).
  */
 function goOnHearingRouters(): void {
   for (const link of readdirSync("/proc/sys/net/ipv6/conf")) {

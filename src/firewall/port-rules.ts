@@ -30,8 +30,8 @@ export interface RuledPort {
  * The chains and jumps on the way are there as long as something is in their leaf, see {@link entrance}. Such a tree
  * hangs below TSNET-RELAYED as well.
  *
- * What containers that are kept apart ask of each other by a host's port is carried by the daemon (see relay.ts): it gets
- * to the port's own socket, past the host's filter. A datagram is answered with the bridge's address, so that is
+ * What containers that are kept apart ask of each other by a host's port is carried by the daemon (see relay.ts): it
+ * gets to the port's own socket, past the host's filter. A datagram is answered with the bridge's address, so that is
  * whom it must be for.
  */
 export function portRules(port: RuledPort): Rule[] {
@@ -53,8 +53,8 @@ export function portRules(port: RuledPort): Rule[] {
 }
 
 /**
- * A port that the daemon serves (see relay.ts). Networks that have no way out are kept from it here, since nothing of what
- * they send to it is forwarded; nor is a datagram to everybody, whoever it says it is from.
+ * A port that the daemon serves (see relay.ts). Networks that have no way out are kept from it here, since nothing of
+ * what they send to it is forwarded; nor is a datagram to everybody, whoever it says it is from.
  */
 export function relayedRule(
   port: Pick<RuledPort, "family" | "protocol" | "hostAddress" | "hostPort" | "comment">,

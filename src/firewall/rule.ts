@@ -54,7 +54,9 @@ export function ruleKey({ table, name, spec }: FamilyRule): string {
   return `${table} ${name} ${spec}`;
 }
 
-/** The comment of the network that a rule belongs to; undefined for one that holds the chains together, or another's. */
+/**
+ * The comment of the network that a rule belongs to; undefined for one that holds the chains together, or another's.
+ */
 export function commentOf(spec: string): string | undefined {
   return / --comment (tsnet-\S+)/.exec(spec)?.[1];
 }

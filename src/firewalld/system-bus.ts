@@ -61,8 +61,8 @@ export class SystemBus {
    */
   static async connect(path: string): Promise<SystemBus> {
     const bus = new SystemBus(connect(path));
-    // Before anything else, a byte of zero and who we are ("Authentication Protocol", EXTERNAL). No answer is waited for:
-    // the bus reads one after the other.
+    // Before anything else, a byte of zero and who we are ("Authentication Protocol", EXTERNAL). No answer is waited
+    // for: the bus reads one after the other.
     const uid = Buffer.from(String(getuid?.() ?? 0)).toString("hex");
     bus.#socket.write(`\0AUTH EXTERNAL ${uid}\r\nBEGIN\r\n`);
     await bus.call({ ...BUS, member: "Hello" });

@@ -7,8 +7,8 @@ import { RTM, type Rtnetlink } from "./rtnetlink.ts";
 
 const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
 /**
- * Flags of an address (linux/if_addr.h). NODAD: usable at once, since it was allocated and nobody else can have it (RFC 4862,
- * section 5.4, may be left out). NOPREFIXROUTE: one that is a whole subnet needs no route to its neighbours.
+ * Flags of an address (linux/if_addr.h). NODAD: usable at once, since it was allocated and nobody else can have it (RFC
+ * 4862, section 5.4, may be left out). NOPREFIXROUTE: one that is a whole subnet needs no route to its neighbours.
  */
 const IFA_F = {
   TEMPORARY: 1,

@@ -31,7 +31,10 @@ const NUMBER = { tcp: 6, udp: 17, sctp: 132 } as const;
 const HEADER = 4;
 const NOTHING = Buffer.alloc(0);
 const RAW = "latin1";
-/** Ports that are asked for one by one: each takes the kernel some 10 ms, and all of UDP may be hundreds of thousands of flows. */
+/**
+ * Ports that are asked for one by one: each takes the kernel some 10 ms, and all of UDP may be hundreds of thousands of
+ * flows.
+ */
 const PORTS_APART = 8;
 /** Milliseconds that the flows of a container that goes may stay: many go at once. */
 const LEFT_MS = 5;
@@ -67,10 +70,10 @@ interface Unwanted {
 }
 
 /**
- * Makes the kernel forget flows, so that their next packet is looked at anew. A flow is translated as its first packet was:
- * a client that never stops sending UDP stays with the container that had the port before; one whose first packet of TCP
- * came when a port was taken, but not translated yet, never gets an answer however often it tries; and whoever had to
- * do with a container speaks to the next one that has its address.
+ * Makes the kernel forget flows, so that their next packet is looked at anew. A flow is translated as its first packet
+ * was: a client that never stops sending UDP stays with the container that had the port before; one whose first packet
+ * of TCP came when a port was taken, but not translated yet, never gets an answer however often it tries; and whoever
+ * had to do with a container speaks to the next one that has its address.
  *
  * They are listed and picked out here. The kernel itself would delete by port alone, and so the flows of everybody that
  * merely pass through the host to another machine's port: by address its filter cannot tell what is the host's, and for
@@ -79,7 +82,10 @@ interface Unwanted {
 export class Conntrack {
   readonly #isLocal: (address: string) => Promise<boolean>;
   readonly #socket = new NetlinkSocket(Protocol.NETFILTER);
-  /** What the next look is for. One takes the kernel some 10 ms, however few flows there are, so there is one for all who wait. */
+  /**
+   * What the next look is for. One takes the kernel some 10 ms, however few flows there are, so there is one for all
+   * who wait.
+   */
   #next: { readonly ports: ServedPort[]; readonly ends: string[]; readonly done: Promise<void> } | undefined;
   #last: Promise<void> = Promise.resolve();
   /** Bare addresses whose flows are to be forgotten. */
@@ -91,14 +97,17 @@ export class Conntrack {
     this.#isLocal = isLocal;
   }
 
-  /** Forgets the flows to these ports: of UDP whoever answers them, else what nobody has answered. There being none is success. */
+  /**
+   * Forgets the flows to these ports: of UDP whoever answers them, else what nobody has answered. There being none is
+   * success.
+   */
   async forget(ports: readonly ServedPort[]): Promise<void> {
     if (ports.length > 0) await this.#with({ ports, ends: [] });
   }
 
   /**
-   * Forgets the flows from and to bare addresses, translated or not. That can wait, and goes with what comes in a moment;
-   * who gives one of them to somebody else waits for {@link without}.
+   * Forgets the flows from and to bare addresses, translated or not. That can wait, and goes with what comes in a
+   * moment; who gives one of them to somebody else waits for {@link without}.
    */
   leave(ends: readonly string[]): void {
     for (const end of ends) this.#left.add(end);

@@ -62,7 +62,9 @@ async function tablesOfLegacy(): Promise<string> {
   return (await readFile("/proc/net/ip_tables_names", "utf8").catch(() => "")).trim();
 }
 
-/** Whether the engine has chains in the tables of a variant; undefined where that is missing, or cannot show its rules. */
+/**
+ * Whether the engine has chains in the tables of a variant; undefined where that is missing, or cannot show its rules.
+ */
 async function hasEngine(variant: Variant): Promise<boolean | undefined> {
   return await run(`iptables-${variant}-save`, [], { maxBuffer: SAVE_LIMIT }).then(
     ({ stdout }) => stdout.includes(ENGINE),

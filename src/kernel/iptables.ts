@@ -54,11 +54,12 @@ export class Iptables {
   }
 
   /**
-   * All rules of all tables in use, in iptables-save's format. Of a table that has rules of nft's own in it, as some VPNs
-   * put them there, iptables-save shows nothing, or it ends in the midst of it, but every chain without one can be read by
-   * itself.
+   * All rules of all tables in use, in iptables-save's format. Of a table that has rules of nft's own in it, as some
+   * VPNs put them there, iptables-save shows nothing, or it ends in the midst of it, but every chain without one can be
+   * read by itself.
    *
-   * @throws {KernelError} also where a chain that is needed has such a rule: what is before and behind it cannot be told
+   * @throws {KernelError} also where a chain that is needed has such a rule: what is before and behind it cannot be
+   *   told
    */
   async save(): Promise<string> {
     // Not with its complaints: nf_tables' warns of legacy tables in the midst of a line, since the output is buffered.

@@ -5,7 +5,10 @@ import { AF, SOCK, close, getsockopt, socket } from "./libc.ts";
 const INTERVAL_MS = 250;
 
 const IPPROTO_RAW = 255;
-/** Bytes of struct ipt_getinfo: name, hooks in use, where they begin and end, entries, size (linux/netfilter_ipv4/ip_tables.h). */
+/**
+ * Bytes of struct ipt_getinfo: name, hooks in use, where they begin and end, entries, size
+ * (linux/netfilter_ipv4/ip_tables.h).
+ */
 const INFO_SIZE = 84;
 const NAME = 32;
 

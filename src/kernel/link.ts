@@ -222,8 +222,8 @@ export class Links {
 }
 
 /**
- * Index of the link that a macvlan made on this one sits on, see {@link Link.lower}: a macvlan carries no other, and the
- * kernel takes the link below it instead (macvlan_common_newlink, drivers/net/macvlan.c).
+ * Index of the link that a macvlan made on this one sits on, see {@link Link.lower}: a macvlan carries no other, and
+ * the kernel takes the link below it instead (macvlan_common_newlink, drivers/net/macvlan.c).
  */
 export function macvlanLower({ kind, index, lower }: Pick<Link, "kind" | "index" | "lower">): number {
   return (kind === "macvlan" || kind === "macvtap") && lower !== 0 ? lower : index;

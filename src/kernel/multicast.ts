@@ -3,7 +3,9 @@ import { readFileSync, readdirSync, statSync } from "node:fs";
 import { KernelError, isErrno } from "../errors.ts";
 import { droppedBy, setOption } from "./socket-option.ts";
 
-/** Bytes for what is not read yet: some 10,000 messages, which come while the daemon does something else for a second. */
+/**
+ * Bytes for what is not read yet: some 10,000 messages, which come while the daemon does something else for a second.
+ */
 const RECEIVE_BUFFER = 4 << 20;
 
 /** Who is told of what the kernel announces. */

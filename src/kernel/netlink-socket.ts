@@ -48,9 +48,9 @@ interface Request {
 }
 
 /**
- * A netlink socket for requests. The kernel does what it is asked for within the call that sends, and there it waits for
- * whoever else changes links (the engine, 15 ms for each that it moves to a sandbox). So requests are sent on
- * a thread of the pool, one message at a time; those that come meanwhile go together in the next.
+ * A netlink socket for requests. The kernel does what it is asked for within the call that sends, and there it waits
+ * for whoever else changes links (the engine, 15 ms for each that it moves to a sandbox). So requests are sent on a
+ * thread of the pool, one message at a time; those that come meanwhile go together in the next.
  */
 export class NetlinkSocket {
   readonly #fd: number;

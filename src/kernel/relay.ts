@@ -4,7 +4,10 @@ import { failure, libc } from "./libc.ts";
 import { receiveOnlyFrom } from "./socket-filter.ts";
 import { type Carried, UdpRelay } from "./udp-relay.ts";
 
-/** Milliseconds without a word until the other end is asked whether it is there: one that vanished says nothing (tcp(7)). */
+/**
+ * Milliseconds without a word until the other end is asked whether it is there: one that vanished says nothing
+ * (tcp(7)).
+ */
 const TCP_IDLE_MS = 60_000;
 /** Of both halves of a connection. */
 const CONNECTION = { allowHalfOpen: true, keepAlive: true, keepAliveInitialDelay: TCP_IDLE_MS };

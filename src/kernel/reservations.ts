@@ -30,7 +30,8 @@ export class Reservations {
    * Takes a port. Taking what the same owner has already is success.
    *
    * @param owner names what it is for in another's refusal: `endpoint 1f2e…`
-   * @param search for the process that has it, if one does: for that all of them are looked at, which takes milliseconds
+   * @param search for the process that has it, if one does: for that all of them are looked at, which takes
+   *   milliseconds
    * @returns the port's number and whether it was free until now
    * @throws {ConflictError} that names address, port and who has it
    */

@@ -28,7 +28,9 @@ const GROUPS = {
   ipv6Route: 11,
 } as const;
 
-/** A change to links, addresses, routes or neighbours as the kernel announces it: the message's type and its payload. */
+/**
+ * A change to links, addresses, routes or neighbours as the kernel announces it: the message's type and its payload.
+ */
 export interface KernelEvent {
   readonly type: number;
   readonly payload: Buffer;

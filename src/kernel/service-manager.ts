@@ -19,8 +19,8 @@ export function passedSocket(): { readonly fd: number; readonly path: string } |
 }
 
 /**
- * Tells the service manager that what was started can be used (sd_notify(3)): until then it starts nothing that is ordered
- * behind. Where none waits for it, nothing is done.
+ * Tells the service manager that what was started can be used (sd_notify(3)): until then it starts nothing that is
+ * ordered behind. Where none waits for it, nothing is done.
  *
  * @param address of its socket; `@` stands for the NUL that begins an abstract one (unix(7))
  * @throws {KernelError} if it cannot be told

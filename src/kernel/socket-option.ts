@@ -44,8 +44,8 @@ export function attachFilter(fd: number, filter: Buffer): void {
 }
 
 /**
- * How many packets the kernel has dropped since the socket was made, since its buffer was full or its filter did not take
- * them; after 2³² it begins anew.
+ * How many packets the kernel has dropped since the socket was made, since its buffer was full or its filter did not
+ * take them; after 2³² it begins anew.
  *
  * @throws {KernelError} if the kernel does not tell (before Linux 4.12)
  */

@@ -17,7 +17,9 @@ export function readSysctl(name: string): string | undefined {
   }
 }
 
-/** Writes a setting of the daemon's network namespace. One that the kernel lacks, or whose link has gone, is left out. */
+/**
+ * Writes a setting of the daemon's network namespace. One that the kernel lacks, or whose link has gone, is left out.
+ */
 export function writeSysctl(name: string, value: string): void {
   try {
     writeFileSync(`/proc/sys/${name}`, value);
@@ -30,7 +32,9 @@ export function writeSysctl(name: string, value: string): void {
   }
 }
 
-/** Whether the kernel has IPv6: it may be built or started without (`ipv6.disable=1`), and then has no settings for it. */
+/**
+ * Whether the kernel has IPv6: it may be built or started without (`ipv6.disable=1`), and then has no settings for it.
+ */
 export function knowsIpv6(): boolean {
   return readSysctl("net/ipv6/conf/all/disable_ipv6") !== undefined;
 }

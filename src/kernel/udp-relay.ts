@@ -8,9 +8,14 @@ import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
 import { receiveOnlyFrom } from "./socket-filter.ts";
 import { setOption } from "./socket-option.ts";
 
-/** A client between which and the container nothing went for so long is forgotten (nf_conntrack_udp_timeout_stream is as long). */
+/**
+ * A client between which and the container nothing went for so long is forgotten (nf_conntrack_udp_timeout_stream is as
+ * long).
+ */
 const IDLE_MS = 120_000;
-/** Clients of one port at a time. Each takes a descriptor of the daemon's, and anybody can write any sender's address. */
+/**
+ * Clients of one port at a time. Each takes a descriptor of the daemon's, and anybody can write any sender's address.
+ */
 const CLIENTS = 1024;
 /** Milliseconds between two looks at which addresses the host has. */
 const LOOK_AGAIN_MS = 1000;
@@ -35,7 +40,9 @@ interface Client {
   readonly timer: NodeJS.Timeout;
 }
 
-/** Carries the datagrams of one port, each client's by a socket of its own, so that the container can tell them apart. */
+/**
+ * Carries the datagrams of one port, each client's by a socket of its own, so that the container can tell them apart.
+ */
 export class UdpRelay {
   readonly #carried: Carried;
   readonly #fd: number;
@@ -76,9 +83,9 @@ export class UdpRelay {
   }
 
   /**
-   * A client that asked one of the host's addresses takes no answer from another, and what a socket for all of them sends
-   * carries the one that the kernel likes best (RFC 6724, section 5): so each has a socket too, which gets what is
-   * sent there. Where there can be none, the one for all serves.
+   * A client that asked one of the host's addresses takes no answer from another, and what a socket for all of them
+   * sends carries the one that the kernel likes best (RFC 6724, section 5): so each has a socket too, which gets what
+   * is sent there. Where there can be none, the one for all serves.
    */
   #serveEachAddress(): void {
     const { host, family, clients, everywhere } = this.#carried;

@@ -15,7 +15,9 @@ export class ParentWatch {
   readonly #seen = new Map<string, string>();
   /** What every link was last called, by its index: of a rename the kernel tells the new name alone. */
   #names = new Map<number, string>();
-  /** The networks on each parent, worked out for the networks beside it: most hosts have none, and events come often. */
+  /**
+   * The networks on each parent, worked out for the networks beside it: most hosts have none, and events come often.
+   */
   #onParent: ReadonlyMap<string, readonly Network[]> = new Map();
   #networks: readonly Network[] = [];
 

@@ -44,9 +44,9 @@ export class Schedule {
   }
 
   /**
-   * Runs something after a while, and again when it failed: a second later, and then later and later, unless it is asked
-   * for meanwhile. While that waits, a second call under its key changes nothing but for a nearer time; while it runs,
-   * a call is for the time after.
+   * Runs something after a while, and again when it failed: a second later, and then later and later, unless it is
+   * asked for meanwhile. While that waits, a second call under its key changes nothing but for a nearer time; while it
+   * runs, a call is for the time after.
    */
   soon(key: string, afterMs: number, fn: () => Promise<unknown>): void {
     this.#ask(key, { afterMs, fn, retryMs: RETRY_MS });

@@ -187,8 +187,8 @@ export function hairpinPort(host: Host, name: string): Step {
 }
 
 /**
- * An address on a bridge, with the route to its neighbours that comes with it. Containers on one that is somebody else's are
- * told, since its MAC may be another than before.
+ * An address on a bridge, with the route to its neighbours that comes with it. Containers on one that is somebody
+ * else's are told, since its MAC may be another than before.
  */
 export function bridgeAddress(host: Host, link: string, cidr: string, adopted: boolean): Step {
   return {
@@ -208,8 +208,8 @@ export function bridgeAddress(host: Host, link: string, cidr: string, adopted: b
 }
 
 /**
- * Puts an address on its link once more if no route leads to its neighbours: somebody has deleted that, or the address is
- * there with another prefix length, which makes no other address of it to the kernel's IPv6.
+ * Puts an address on its link once more if no route leads to its neighbours: somebody has deleted that, or the address
+ * is there with another prefix length, which makes no other address of it to the kernel's IPv6.
  *
  * @returns whether it had to be
  */

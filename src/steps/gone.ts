@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 /**
- * Milliseconds to wait for a link of a sandbox that is no more: the kernel takes a namespace down some time after its last
- * process, when an engine that was killed is back and starts the same container again.
+ * Milliseconds to wait for a link of a sandbox that is no more: the kernel takes a namespace down some time after its
+ * last process, when an engine that was killed is back and starts the same container again.
  */
 const GONE_MS = 2000;
 const LOOK_AGAIN_MS = 20;

@@ -32,8 +32,8 @@ export interface MacvlanSpec {
   /** The engine has it, or is about to. */
   readonly joined?: Joined;
   /**
-   * Path of the sandbox that the engine is about to give it back from: what is not here is on its way, and must not find
-   * its name taken.
+   * Path of the sandbox that the engine is about to give it back from: what is not here is on its way, and must not
+   * find its name taken.
    */
   readonly left?: string;
 }
@@ -105,7 +105,9 @@ export function macvlanLink(host: Host, spec: MacvlanSpec): Step {
   };
 }
 
-/** A link of the host's own on the parent, which reaches the containers there as the parent itself cannot. It is down. */
+/**
+ * A link of the host's own on the parent, which reaches the containers there as the parent itself cannot. It is down.
+ */
 export function shimLink(
   host: Host,
   { name, alias, parent, mac }: { name: string; alias: string; parent: string; mac: string },
@@ -153,8 +155,8 @@ function sitsOn({ lower }: Link, parent: Link): boolean {
 }
 
 /**
- * A container's link that sits on what was called like the parent before stays there. Made again on the parent it
- * would lose what somebody inside has set up on it, and the connections, if whom they lead to is still behind the other.
+ * A container's link that sits on what was called like the parent before stays there. Made again on the parent it would
+ * lose what somebody inside has set up on it, and the connections, if whom they lead to is still behind the other.
  *
  * @throws {ConflictError} that says what it sits on
  */
@@ -179,7 +181,10 @@ function packets(parent: Link | undefined): Pick<LinkSettings, "gsoMaxSize"> {
   return parent && parent.gsoLimit > 0 ? { gsoMaxSize: parent.gsoMaxSize } : {};
 }
 
-/** Waits while another macvlan of the parent has the MAC: the engine could not set this one up (macvlan_open, EADDRINUSE). */
+/**
+ * Waits while another macvlan of the parent has the MAC: the engine could not set this one up (macvlan_open,
+ * EADDRINUSE).
+ */
 async function untilFree(host: Host, parent: Link, mac: string): Promise<void> {
   await hasGone(async () => (await host.neighbours.takenBy(macvlanLower(parent))).has(mac));
 }
@@ -275,8 +280,8 @@ async function look(inside: Sandbox, { name, index }: Link, { seen, remember }: 
 }
 
 /**
- * Whether a daemon that was killed was making this one: it has no alias yet. Nor have the container's ends of veth pairs,
- * and what is being made for another network at this moment.
+ * Whether a daemon that was killed was making this one: it has no alias yet. Nor have the container's ends of veth
+ * pairs, and what is being made for another network at this moment.
  */
 function isHalfMade({ kind, group, alias, mac }: Link, spec: MacvlanSpec, parent: Link): boolean {
   const expected = spec.mode === "passthru" ? parent.mac : spec.mac;
@@ -337,8 +342,9 @@ async function removeInside(sandbox: string, alias: string): Promise<boolean> {
 }
 
 /**
- * Looks for it in every process's namespace, if the parent says that it is somewhere. An engine that was killed may take a container for
- * ended that runs on, and have another namespace under its sandbox's path; it gives the address, and so the MAC, to the next one then.
+ * Looks for it in every process's namespace, if the parent says that it is somewhere. An engine that was killed may
+ * take a container for ended that runs on, and have another namespace under its sandbox's path; it gives the address,
+ * and so the MAC, to the next one then.
  */
 async function removeStray(host: Host, { parent, mode, mac, alias }: MacvlanSpec): Promise<void> {
   const below = await host.links.get(parent);

@@ -46,7 +46,10 @@ export function privateParent(host: Host, { name, alias, kind, mac, mtu }: Priva
   };
 }
 
-/** The VLAN's link, up if the one below it is, and with its MTU, unless it is somebody else's. The host itself has no address on it. */
+/**
+ * The VLAN's link, up if the one below it is, and with its MTU, unless it is somebody else's. The host itself has no
+ * address on it.
+ */
 export function vlanLink(host: Host, { name, alias, base, id }: VlanSpec): Step {
   return {
     what: `link ${name} type vlan id ${String(id)}`,

@@ -36,9 +36,9 @@ const NOWHERE = 2 ** 64;
 const TREE_SIZE = 48;
 
 /**
- * Reads a file of LMDB without LMDB: data format 2 on a 64-bit little-endian machine (liblmdb/mdb.c). LMDB maps the file
- * and trusts it, so that a short or a changed one ends the process with a signal. Here everything that it trusts is checked:
- * bounds, order, counts, and that no page is used twice.
+ * Reads a file of LMDB without LMDB: data format 2 on a 64-bit little-endian machine (liblmdb/mdb.c). LMDB maps the
+ * file and trusts it, so that a short or a changed one ends the process with a signal. Here everything that it trusts
+ * is checked: bounds, order, counts, and that no page is used twice.
  *
  * @throws {DamageError} that says where the file is wrong
  */

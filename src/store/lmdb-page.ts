@@ -36,7 +36,9 @@ export function must(holds: boolean, otherwise: () => string): asserts holds {
   if (!holds) throw new DamageError(otherwise());
 }
 
-/** A number of 64 bits. Those of a sound file are far below 2^53; a larger one loses digits and is refused by its bound. */
+/**
+ * A number of 64 bits. Those of a sound file are far below 2^53; a larger one loses digits and is refused by its bound.
+ */
 export function word(raw: Buffer, offset: number): number {
   return Number(raw.readBigUInt64LE(offset));
 }

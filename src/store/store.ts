@@ -50,8 +50,8 @@ export class Store {
   }
 
   /**
-   * Writes one value. It survives the daemon, killed at any instant, and if it lasts, the machine. If it is only saved, the
-   * next start makes what is saved like the rest.
+   * Writes one value. It survives the daemon, killed at any instant, and if it lasts, the machine. If it is only saved,
+   * the next start makes what is saved like the rest.
    */
   async put(key: string, value: unknown): Promise<void> {
     this.#write(`write ${key}`, () => {
