@@ -33,5 +33,6 @@ try {
   await program.parseAsync();
 } catch (error) {
   process.stderr.write(`tsnet: ${reason(error)}\n`);
-  process.exitCode = 1;
+  // A daemon that cannot watch the host must not go on listening as if it did.
+  process.exit(1);
 }
