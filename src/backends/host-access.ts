@@ -4,7 +4,7 @@ import { FAMILIES, type Family, bare, contains, hostSubnet, parseCidr } from "..
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
-import { linkUp, shimLink } from "../steps/macvlan.ts";
+import { linkUp, shimLink } from "../steps/shim.ts";
 import { exactAddresses, hostRoute, neighbourEntry } from "../steps/route.ts";
 import { sysctl } from "../steps/setting.ts";
 import { type Endpoint, type Network, type Pool, bareAddresses, lanAddresses, pools } from "../model.ts";
