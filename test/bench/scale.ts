@@ -154,9 +154,10 @@ async function growth(few: LabHost, many: LabHost): Promise<Figure[]> {
   for (let round = 0; round < SAMPLES; round += 1)
     for (const [name, operation] of Object.entries(operations)) {
       // No engine gives an id twice.
-      for (const [index, client] of hosts.entries())
+      for (const [index, client] of hosts.entries()) {
         samples[name]?.[index]?.push(await operation(client, attachment(GUESTS + round, 1)));
-      await sleep(APART_MS);
+        await sleep(APART_MS);
+      }
     }
   for (const client of hosts) client.close();
   return Object.entries(samples).flatMap(([name, [atFew = [], atMany = []]]) => [
