@@ -7,6 +7,7 @@ import type { Rule } from "./firewall/rule.ts";
 import type { Family } from "./ip.ts";
 import { type Knowledge, isForgotten } from "./knowledge.ts";
 import { KeyedLock } from "./lock.ts";
+import { isOfOneLink } from "./mac.ts";
 import type {
   Endpoint,
   EndpointRequest,
@@ -15,7 +16,7 @@ import type {
   NetworkRequest,
   PortBinding,
 } from "./model.ts";
-import { isOfOneLink, macOf } from "./names.ts";
+import { macOf } from "./names.ts";
 import { Ports } from "./ports.ts";
 import { type Step, applyAgain, applyAll, applyOne, repairAll, revertAll, stepLog } from "./step.ts";
 import type { State } from "./store/state.ts";

@@ -1,5 +1,6 @@
 import ip6addr from "ip6addr";
 import { InvalidError } from "./errors.ts";
+import { macBytes } from "./mac.ts";
 
 export type Family = 4 | 6;
 
@@ -81,7 +82,7 @@ export function neighbourOf(cidr: string): string {
 export function autoconfigured(subnet: string, mac: string): string | undefined {
   const { family, address, length } = parseCidr(subnet);
   if (family !== 6 || length !== 64) return undefined;
-  const id = Buffer.from(mac.replaceAll(":", ""), "hex");
+  const id = macBytes(mac);
   // The bit that says whether the MAC is the maker's is the other way round.
   id[0] = (id[0] ?? 0) ^ 2;
   const middle = Buffer.from([0xff, 0xfe]);

@@ -7,3 +7,16 @@ export function macBytes(mac: string): Buffer {
 export function formatMac(raw: Buffer): string {
   return raw.toString("hex").replace(/..(?!$)/g, "$&:");
 }
+
+/** Whether it is a group's: the lowest bit of the first byte says so (IEEE 802, the I/G bit). */
+export function isMulticast(mac: string): boolean {
+  return ((macBytes(mac)[0] ?? 0) & 1) === 1;
+}
+
+/**
+ * Whether it is neither a group's nor nobody's, so that the kernel gives it to a link (linux/etherdevice.h,
+ * is_valid_ether_addr).
+ */
+export function isOfOneLink(mac: string): boolean {
+  return !isMulticast(mac) && macBytes(mac).some((byte) => byte !== 0);
+}

@@ -97,14 +97,6 @@ export function macOf(ipv4: string | undefined, otherwise: string): string {
 }
 
 /**
- * Whether a MAC address, in lower case, is neither a group's nor nobody's, so that the kernel gives it to a link
- * (linux/etherdevice.h, is_valid_ether_addr).
- */
-export function isOfOneLink(mac: string): boolean {
-  return /^.[02468ace]/.test(mac) && /[1-9a-f]/.test(mac);
-}
-
-/**
  * MAC of a network's bridge. Without one of its own a bridge takes the lowest of its ports', so that every
  * container that came or went would change the gateway's MAC.
  */

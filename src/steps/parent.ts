@@ -1,5 +1,5 @@
 import { KernelError, isErrno } from "../errors.ts";
-import { macBytes } from "../mac.ts";
+import { isMulticast } from "../mac.ts";
 import { LEAVING_GROUP, LINK_GROUP } from "../names.ts";
 import type { Step } from "../step.ts";
 import type { Host } from "../kernel/host.ts";
@@ -114,11 +114,6 @@ function isOn({ lower, lowerElsewhere }: Link, index: number): boolean {
 /** Whether it goes with its last network as well, or is going. */
 function isOwn({ group }: Link): boolean {
   return group === LINK_GROUP || group === LEAVING_GROUP;
-}
-
-/** The lowest bit of the first byte says so (IEEE 802, the I/G bit). */
-function isMulticast(mac: string): boolean {
-  return ((macBytes(mac)[0] ?? 0) & 1) === 1;
 }
 
 async function raise(host: Host, name: string): Promise<boolean> {
