@@ -33,7 +33,7 @@ export async function addMacvlan(
   parent: Link,
   where: Pick<NewLink, "netns" | "name"> = spec,
 ): Promise<void> {
-  const { mode, mac, mtu = parent.mtu } = spec;
+  const { mode, mac } = spec;
   const link = {
     ...where,
     kind: "macvlan",
@@ -41,7 +41,7 @@ export async function addMacvlan(
     macvlan: { parent: parent.index, mode },
   } as const;
   // In mode passthru it has the parent's MAC, and another one would be set on the parent.
-  const wanted = { ...link, mtu: Math.min(mtu, parent.mtu), ...(mode === "passthru" ? {} : { mac }) };
+  const wanted = { ...link, mtu: mtuOn(parent, spec), ...(mode === "passthru" ? {} : { mac }) };
   let refusal: unknown;
   const isRefused = async () => {
     try {
@@ -94,8 +94,12 @@ export async function nameBelow(host: Host, { lower }: Link): Promise<string> {
 }
 
 /** What follows the parent: packets larger than it takes would have to be cut by the CPU. */
-export function following({ mtu }: OnParent, parent: Link): LinkSettings {
-  return { mtu: Math.min(mtu ?? parent.mtu, parent.mtu), ...packets(parent) };
+export function following(spec: OnParent, parent: Link): LinkSettings {
+  return { mtu: mtuOn(parent, spec), ...packets(parent) };
+}
+
+function mtuOn(parent: Link, { mtu = parent.mtu }: OnParent): number {
+  return Math.min(mtu, parent.mtu);
 }
 
 /** The kernel sets them only on a link that knows its parent already. */

@@ -59,7 +59,10 @@ export function mustSurvive(directory: string, boot = currentBoot()): void {
   if (!saved) throw new DamageError(`store ${savedFile(directory)} is gone; ${ANEW}`);
 }
 
-/** Puts other records in the place of all there are. No daemon may be running. */
+/**
+ * Puts other records in the place of all there are. Whoever has the files open goes on with those that were there before,
+ * so no daemon may be running but the one that does this and opens them anew.
+ */
 export function replaceStore(directory: string, records: Records, boot = currentBoot()): void {
   try {
     // If it ends between the two, the next start makes the second like the first.
