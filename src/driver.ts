@@ -227,7 +227,7 @@ export class Driver {
       if (!network || !endpoint) return undefined;
       const { sandbox = endpoint.left ?? "", ifname: _, leads: __, ...apart } = endpoint;
       const beside = this.#beside(endpoint);
-      await this.#ports.unpublish(network, endpoint, { ...apart, left: sandbox });
+      await this.#ports.unpublish(network, endpoint, { left: sandbox, ...apart });
       this.#backend(network).onLeave?.(endpoint);
       return beside;
     });
@@ -301,7 +301,7 @@ export class Driver {
   async #settle(backend: Backend, asked: Omit<Network, "found" | "createdAt">): Promise<Network> {
     // Of two that cannot both be there, and are asked for at once, the first one wins.
     const others = [...this.#state.networks(), ...this.#beginning.values()];
-    const network = { ...asked, found: undefined, createdAt: Date.now() };
+    const network = { found: undefined, createdAt: Date.now(), ...asked };
     this.#beginning.set(asked.id, network);
     return { ...network, found: await backend.survey(network, others) };
   }

@@ -36,7 +36,7 @@ export function parseCidr(text: string): Cidr {
   const bits = Number(length);
   if (bits > (ip.family === 4 ? 32 : 128))
     throw new InvalidError(`"${text}": prefix length ${length} is out of range`);
-  return { ...ip, length: bits };
+  return { length: bits, ...ip };
 }
 
 /** Reads a bare address. IPv4 mapped into IPv6 is IPv6, as it is on the wire. */

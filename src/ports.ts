@@ -185,12 +185,12 @@ function republish(
   ports: readonly PublishedPort[],
   log: StepLog,
 ): Step[] {
-  const before = endpoint.ports ?? [];
+  const { ports: before = [], ...silent } = endpoint;
   const without = (these: readonly PublishedPort[], those: readonly PublishedPort[]): Step[] => {
     const differing = these.filter((port) => !those.some((other) => isDeepStrictEqual(port, other)));
-    return backend.publish?.(network, { ...endpoint, ports: differing }) ?? [];
+    return backend.publish?.(network, { ports: differing, ...silent }) ?? [];
   };
-  const record = state.endpointRecord({ ...endpoint, ports: [...ports] });
+  const record = state.endpointRecord({ ports: [...ports], ...silent });
   return [
     {
       what: record.what,

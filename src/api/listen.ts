@@ -1,5 +1,5 @@
 import { existsSync, lstatSync, mkdirSync, rmSync, statSync } from "node:fs";
-import { type RequestListener, type Server, createServer } from "node:http";
+import type { Server } from "node:http";
 import { type Server as Door, type Socket, connect, createServer as createDoor } from "node:net";
 import { dirname } from "node:path";
 import { InvalidError, TsnetError, reason } from "../errors.ts";
@@ -27,12 +27,11 @@ export interface Listening {
 }
 
 /**
- * Listens on the socket that systemd passed, or on a path of its own. A stale socket file is replaced.
+ * Has a server listen on the socket that systemd passed, or on a path of its own. A stale socket file is replaced.
  *
  * @throws {TsnetError} that says who holds the path, if somebody answers there, or that it is no socket
  */
-export async function listen(handler: RequestListener, path: string): Promise<Listening> {
-  const server = createServer(handler);
+export async function listen(server: Server, path: string): Promise<Listening> {
   // The engine keeps connections for minutes; closing one while it sends would lose that request's body.
   server.keepAliveTimeout = 0;
   server.requestTimeout = 0;

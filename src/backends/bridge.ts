@@ -211,7 +211,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
     bindings: readonly PortBinding[],
     elsewhere: readonly Family[],
   ): PublishedPort[] {
-    return this.#publisher.choose({ ...this.#publishing(network), elsewhere }, endpoint, bindings);
+    return this.#publisher.choose({ elsewhere, ...this.#publishing(network) }, endpoint, bindings);
   }
 
   reserve(_: BridgeNet, endpoint: Endpoint): Step {
@@ -346,13 +346,13 @@ function familyRules(network: BridgeNet, family: Family): Rule[] {
   if (subnets.length === 0) return absentRules(owner, found.adopted);
   const hostAddress = options[`com.docker.network.host_ipv${family}`];
   const facts: BridgeNetwork = {
-    ...owner,
     subnets: subnets.filter((subnet) => !isAny(subnet)),
     internal: network.internal,
     icc: options["com.docker.network.bridge.enable_icc"],
     masquerade: options["com.docker.network.bridge.enable_ip_masquerade"],
     ...(hostAddress ? { hostAddress } : {}),
     mode: modeOf(network, family),
+    ...owner,
   };
   return bridgeRules(facts);
 }

@@ -125,10 +125,10 @@ export class Publisher {
       const port = { family, protocol, containerAddress, containerPort, bridge, comment };
       return host
         ? portRules({
-            ...port,
             hostAddress: host.address,
             hostPort: host.port,
             apart: reaching(apart, family, host),
+            ...port,
           })
         : openPortRule(port);
     });

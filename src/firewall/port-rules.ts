@@ -150,7 +150,7 @@ export function entrance({ table, name: chain }: Chain): FamilyRule | undefined 
   if (!upper) return undefined;
   const protocol = upper.toLowerCase();
   const root = [CHAINS.ports, CHAINS.relayed].find((one) => one.table === table);
-  if (!prefix) return root && { ...root, spec: `-p ${protocol} -j ${chain}` };
+  if (!prefix) return root && { spec: `-p ${protocol} -j ${chain}`, ...root };
   const first = parseInt(prefix.padEnd(4, "0"), 16);
   const last = parseInt(prefix.padEnd(4, "F"), 16);
   const above = prefix.length === 1 ? `TSNET-${upper}` : chain.slice(0, -1);

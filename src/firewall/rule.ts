@@ -32,9 +32,9 @@ export function ruleMaker({
   readonly comment: string;
 }): MakeRule {
   return (chain, match, target) => ({
-    ...chain,
     family,
     spec: `${match} -m comment --comment ${comment} -j ${target}`,
+    ...chain,
   });
 }
 

@@ -20,7 +20,7 @@ export class WantedRules {
   constructor(saved: Saved, engineBridges: readonly EngineBridge[]) {
     this.#engineBridges = engineBridges;
     for (const [key, specs] of saved.own)
-      for (const spec of specs) if (commentOf(spec)) this.add({ ...chainOf(key), spec });
+      for (const spec of specs) if (commentOf(spec)) this.add({ spec, ...chainOf(key) });
     this.#touched = new Set([...saved.own.keys(), ...this.#chains.keys()]);
   }
 

@@ -295,7 +295,7 @@ function newLink(link: NewLink): Buffer {
 
 /** The far end takes the near end's MTU and group; it is moved into a sandbox and brought up there. */
 function veth({ name, ...settings }: NonNullable<NewLink["peer"]>, { mtu, group }: NewLink): Buffer {
-  const all = { ...settings, group, ...(mtu === undefined ? {} : { mtu }) };
+  const all = { group, ...(mtu === undefined ? {} : { mtu }), ...settings };
   return nest(VETH_INFO_PEER, Buffer.concat([header(), text(IFLA.IFNAME, name), ...settable(all)]));
 }
 

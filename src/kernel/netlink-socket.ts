@@ -102,7 +102,7 @@ export class NetlinkSocket {
   #ask(question: Omit<Request, "answers" | "torn" | "resolve" | "reject">): Promise<Request> {
     return new Promise((resolve, reject) => {
       const flags = question.flags | NLM_F_REQUEST | NLM_F_ACK;
-      this.#waiting.push({ ...question, flags, answers: [], torn: false, resolve, reject });
+      this.#waiting.push({ answers: [], torn: false, resolve, reject, ...question, flags });
       if (!this.#working) void this.#work();
     });
   }

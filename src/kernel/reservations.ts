@@ -40,7 +40,7 @@ export class Reservations {
     if (held && held.owner !== owner) throw this.#refusal(wanted, search);
     if (held && !held.lost) return { port: held.port, taken: false };
     const { fd, port } = this.#open(wanted, search);
-    this.#held.set(keyOf({ ...wanted, port }), { ...wanted, port, owner, fd, lost: false });
+    this.#held.set(keyOf({ ...wanted, port }), { owner, fd, lost: false, ...wanted, port });
     return { port, taken: true };
   }
 
@@ -55,7 +55,7 @@ export class Reservations {
       return this.take(owner, port).taken;
     } catch (error) {
       if (!this.#held.has(keyOf(port)))
-        this.#held.set(keyOf(port), { ...port, owner, fd: NO_SOCKET, lost: true });
+        this.#held.set(keyOf(port), { owner, fd: NO_SOCKET, lost: true, ...port });
       throw error;
     }
   }

@@ -57,7 +57,7 @@ export function bridgeLink(host: Host, spec: BridgeSpec): Step {
         return true;
       }
       mustBeOurs(there, "bridge", alias);
-      return await settle(host, there, { ...mark(alias), mac, mtu, up: true });
+      return await settle(host, there, { mac, mtu, up: true, ...mark(alias) });
     },
     async revert() {
       await discardOwn(host, name, alias);
@@ -96,7 +96,7 @@ export function vethPair(host: Host, spec: VethSpec): Step {
       const there = await host.link(name);
       if (there) {
         mustBeOurs(there, "veth", alias);
-        const wanted = { ...mark(alias), isolated, mtu, master: master.index, up: true };
+        const wanted = { isolated, mtu, master: master.index, up: true, ...mark(alias) };
         const changed = await settle(host, there, wanted);
         if (spec.adopted && there.master !== master.index) await tellNewMac(host, master, there);
         return changed;
@@ -151,7 +151,7 @@ async function addPair(host: Host, spec: VethSpec, master: Link): Promise<void> 
     master: master.index,
     up: true,
   } as const;
-  await addPort(host, master, { ...port, peer, ...big });
+  await addPort(host, master, { peer, ...big, ...port });
   try {
     await host.links.set(name, { alias, isolated, linkLocal: false });
   } catch (error) {

@@ -18,7 +18,7 @@ export function shimLink(
       if (!below) return false;
       if (there) mustBeOurs(there, "macvlan", alias);
       if (there && sitsOn(there, below))
-        return await settle(host, there, { ...mark(alias), mac, mtu: below.mtu });
+        return await settle(host, there, { mac, mtu: below.mtu, ...mark(alias) });
       const before = there && `link ${await nameBelow(host, there)}`;
       // No container loses anything with it.
       if (there) await host.links.delete(name);
