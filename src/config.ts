@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { Publish } from "./backends/bridge-options.ts";
 import { InvalidError } from "./errors.ts";
 

@@ -5,8 +5,12 @@ export function macBytes(mac: string): Buffer {
 
 /** The text of a MAC address, lower case and colon-separated. */
 export function formatMac(raw: Buffer): string {
-  return raw.toString("hex").replace(/..(?!$)/g, "$&:");
+  let mac = "";
+  for (const byte of raw) mac += `${mac && ":"}${HEX[byte]}`;
+  return mac;
 }
+
+const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
 
 /** Whether it is a group's: the lowest bit of the first byte says so (IEEE 802, the I/G bit). */
 export function isMulticast(mac: string): boolean {

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type Family, autoconfigured, bare } from "./ip.ts";
 
 /** One subnet of a network, as the engine's IPAM driver granted it. */

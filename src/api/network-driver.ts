@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod";
 import type { Driver } from "../driver.ts";
 import type { JoinResponse } from "../model.ts";
 import * as wire from "./wire.ts";

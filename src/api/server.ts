@@ -7,7 +7,7 @@ import express, {
   type Router,
 } from "express";
 import type { Logger } from "pino";
-import { z } from "zod";
+import * as z from "zod";
 import { InvalidError, TsnetError, reason } from "../errors.ts";
 import type { Method } from "./network-driver.ts";
 

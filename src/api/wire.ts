@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { parseCidr, isIp, parseIp } from "../ip.ts";
 
 /**

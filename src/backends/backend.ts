@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod";
 import type { Rule } from "../firewall/rule.ts";
 import type { Family } from "../ip.ts";
 import type { Endpoint, JoinResponse, Network, PortBinding, PublishedPort } from "../model.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type Family, isIp, parseIp } from "../ip.ts";
 import { flag, linkName, mtu, ruledLinkName } from "./option-types.ts";
 

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { linkName, mtu } from "./option-types.ts";
 
 const MODES = ["bridge", "private", "vepa", "passthru"] as const;

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** Go's strconv.ParseBool, which the engine's own drivers read their options with; a flag without value is on. */
 export const flag = z

@@ -117,7 +117,7 @@ export class EngineBridges {
 
   /** All that are not tsnet's own. */
   async #bridges(): Promise<Link[]> {
-    return (await this.#host.links.list()).filter(({ kind, alias }) => kind === "bridge" && !ownerOf(alias));
+    return (await this.#host.links.list("bridge")).filter(({ alias }) => !ownerOf(alias));
   }
 }
 

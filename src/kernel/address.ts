@@ -1,7 +1,7 @@
 import { isErrno } from "../errors.ts";
 import { type Cidr, formatIp, ipBytes, parseCidr } from "../ip.ts";
 import { AF } from "./libc.ts";
-import { attributes, bytes, readU32, u32 } from "./netlink-message.ts";
+import { Attributes, bytes, u32 } from "./netlink-message.ts";
 import { CREATE_EXCLUSIVE } from "./netlink-socket.ts";
 import { RTM, type Rtnetlink } from "./rtnetlink.ts";
 
@@ -62,11 +62,11 @@ export class Addresses {
   async list(): Promise<LinkAddress[]> {
     const answers = await this.#netlink.dump("ip address show", RTM.GETADDR, Buffer.alloc(IFADDRMSG));
     return answers.flatMap((payload) => {
-      const found = attributes(payload, IFADDRMSG);
+      const found = new Attributes(payload, IFADDRMSG);
       const address = found.get(IFA.LOCAL) ?? found.get(IFA.ADDRESS);
       if (!address) return [];
       // The header has room for the first eight only.
-      const flags = readU32(found.get(IFA.FLAGS)) || (payload[2] ?? 0);
+      const flags = found.u32(IFA.FLAGS) || (payload[2] ?? 0);
       return [
         {
           index: payload.readUInt32LE(4),

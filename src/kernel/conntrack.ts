@@ -2,7 +2,7 @@ import { Protocol } from "netlink";
 import { isErrno } from "../errors.ts";
 import { FAMILIES, type Family, UNSPECIFIED, formatIp, ipBytes, parseIp } from "../ip.ts";
 import { AF } from "./libc.ts";
-import { type NetlinkMessage, attributes, bytes, nest, u32, u8 } from "./netlink-message.ts";
+import { Attributes, type NetlinkMessage, bytes, nest, u32, u8 } from "./netlink-message.ts";
 import { NetlinkSocket } from "./netlink-socket.ts";
 import { readSysctl } from "./sysctl.ts";
 
@@ -264,32 +264,32 @@ const UNANSWERED = Buffer.concat([u32(CTA.STATUS, 0), u32(CTA.STATUS_MASK, SEEN_
 
 /** The flow that a message is about; undefined for what has no addresses. */
 function parseFlow(message: Buffer): Flow | undefined {
-  const found = attributes(message, HEADER);
+  const found = new Attributes(message, HEADER);
   const family = message[0] === AF[6] ? 6 : 4;
-  const original = attributes(found.get(CTA.TUPLE_ORIG) ?? NOTHING);
-  const proto = attributes(original.get(CTA_TUPLE.PROTO) ?? NOTHING);
+  const original = found.nest(CTA.TUPLE_ORIG);
+  const proto = original.nest(CTA_TUPLE.PROTO);
   const [source, address] = addressesOf(original, family);
-  const [replySource] = addressesOf(attributes(found.get(CTA.TUPLE_REPLY) ?? NOTHING), family);
+  const [replySource] = addressesOf(found.nest(CTA.TUPLE_REPLY), family);
   if (source === undefined || address === undefined || replySource === undefined) return undefined;
   return {
-    protocol: proto.get(CTA_PROTO.NUM)?.[0] ?? 0,
+    protocol: proto.u8(CTA_PROTO.NUM) ?? 0,
     address,
     port: proto.get(CTA_PROTO.DST_PORT)?.readUInt16BE() ?? 0,
     ends: [source, address, replySource],
-    answered: ((found.get(CTA.STATUS)?.readUInt32LE() ?? 0) & SEEN_REPLY) !== 0,
+    answered: (found.u32(CTA.STATUS) & SEEN_REPLY) !== 0,
     message,
   };
 }
 
 /** Source and destination of a tuple. */
-function addressesOf(tuple: ReadonlyMap<number, Buffer>, family: Family): (Raw | undefined)[] {
-  const ip = attributes(tuple.get(CTA_TUPLE.IP) ?? NOTHING);
+function addressesOf(tuple: Attributes, family: Family): (Raw | undefined)[] {
+  const ip = tuple.nest(CTA_TUPLE.IP);
   return [CTA_IP[family].SRC, CTA_IP[family].DST].map((type) => ip.get(type)?.toString(RAW));
 }
 
 /** What tells the flow that a message is about from all others. */
 function nameOf(message: Buffer): Buffer {
-  const found = attributes(message, HEADER);
+  const found = new Attributes(message, HEADER);
   return Buffer.concat([
     message.subarray(0, HEADER),
     nest(CTA.TUPLE_ORIG, found.get(CTA.TUPLE_ORIG) ?? NOTHING),

@@ -2,7 +2,7 @@ import { isErrno } from "../errors.ts";
 import { formatIp, ipBytes, parseIp } from "../ip.ts";
 import { macBytes } from "../mac.ts";
 import { AF } from "./libc.ts";
-import { attributes, bytes, readMac, u8 } from "./netlink-message.ts";
+import { Attributes, bytes, u8 } from "./netlink-message.ts";
 import { PROTOCOL } from "./route.ts";
 import { CREATE_OR_REPLACE } from "./netlink-socket.ts";
 import { RTM, type Rtnetlink } from "./rtnetlink.ts";
@@ -44,7 +44,7 @@ export class Neighbours {
     try {
       const answer = await this.#netlink.request(`ip neigh get ${address}`, RTM.GETNEIGH, 0, payload);
       if ((answer.readUInt16LE(8) & NUD_PERMANENT) === 0) return undefined;
-      return readMac(attributes(answer, NDMSG).get(NDA.LLADDR));
+      return new Attributes(answer, NDMSG).mac(NDA.LLADDR);
     } catch (error) {
       if (isErrno(error, "ENOENT", "ENODEV")) return undefined;
       throw error;
@@ -60,7 +60,7 @@ export class Neighbours {
     head.writeUInt8(AF_BRIDGE, 0);
     head.writeInt32LE(link, 4);
     const answers = await this.#netlink.dump("bridge fdb show", RTM.GETNEIGH, head);
-    return new Set(answers.map((payload) => readMac(attributes(payload, NDMSG).get(NDA.LLADDR))));
+    return new Set(answers.map((payload) => new Attributes(payload, NDMSG).mac(NDA.LLADDR)));
   }
 
   /** Makes an entry, in place of what is known of the address. */
@@ -85,9 +85,9 @@ export class Neighbours {
 
 /** What a message about a neighbour is about, if tsnet made the entry. */
 export function ownNeighbour(payload: Buffer): Omit<Neighbour, "mac"> | undefined {
-  const found = attributes(payload, NDMSG);
+  const found = new Attributes(payload, NDMSG);
   const address = found.get(NDA.DST);
-  if (!address || found.get(NDA.PROTOCOL)?.[0] !== PROTOCOL) return undefined;
+  if (!address || found.u8(NDA.PROTOCOL) !== PROTOCOL) return undefined;
   return { link: payload.readUInt32LE(4), address: formatIp(address) };
 }
 

@@ -94,30 +94,72 @@ export function nest(type: number, ...children: Buffer[]): Buffer {
   return attribute(type | NLA_F_NESTED, Buffer.concat(children));
 }
 
-/** The attributes of a message or of a nest, by type; the last one wins where one repeats. */
-export function attributes(buffer: Buffer, offset = 0): Map<number, Buffer> {
-  const found = new Map<number, Buffer>();
-  while (offset + HEADER <= buffer.length) {
-    const size = buffer.readUInt16LE(offset);
-    if (size < HEADER) break;
-    const type = buffer.readUInt16LE(offset + 2) & NLA_TYPE_MASK;
-    found.set(type, buffer.subarray(offset + HEADER, offset + size));
-    offset += (size + 3) & ~3;
+const NOTHING = Buffer.alloc(0);
+
+/**
+ * The attributes of a message or of a nest, by type; the last one wins where one repeats. A link has sixty, of which a
+ * third is asked for: until then only where each of them is has been looked at.
+ */
+export class Attributes {
+  readonly #buffer: Buffer;
+  /** Offset of each value, by type. */
+  readonly #starts: number[] = [];
+
+  /** @param offset of the first one: behind the message's own header */
+  constructor(buffer: Buffer, offset = 0) {
+    this.#buffer = buffer;
+    for (let at = offset; at + HEADER <= buffer.length;) {
+      const size = buffer.readUInt16LE(at);
+      if (size < HEADER) break;
+      this.#starts[buffer.readUInt16LE(at + 2) & NLA_TYPE_MASK] = at + HEADER;
+      at += (size + 3) & ~3;
+    }
   }
-  return found;
-}
 
-/** A string attribute's text; empty where it is absent. */
-export function readText(buffer: Buffer | undefined): string {
-  return buffer?.toString("utf8").replace(/\0.*$/s, "") ?? "";
-}
+  /** Whether it is there. */
+  has(type: number): boolean {
+    return this.#starts[type] !== undefined;
+  }
 
-/** A 32-bit attribute's number; 0 where it is absent. */
-export function readU32(buffer: Buffer | undefined): number {
-  return buffer && buffer.length >= 4 ? buffer.readUInt32LE() : 0;
-}
+  /** Its raw bytes; undefined where it is absent. */
+  get(type: number): Buffer | undefined {
+    const start = this.#starts[type];
+    return start === undefined ? undefined : this.#buffer.subarray(start, this.#end(start));
+  }
 
-/** A MAC attribute in the usual form, `02:42:…`; empty where it is absent. */
-export function readMac(buffer: Buffer | undefined): string {
-  return buffer ? formatMac(buffer) : "";
+  /** The attributes that it is made of; none where it is absent. */
+  nest(type: number): Attributes {
+    return new Attributes(this.get(type) ?? NOTHING);
+  }
+
+  /** Its first byte; undefined where it is absent or empty. */
+  u8(type: number): number | undefined {
+    const start = this.#starts[type];
+    return start !== undefined && start < this.#end(start) ? this.#buffer[start] : undefined;
+  }
+
+  /** Its 32-bit number in host byte order; 0 where it is absent. */
+  u32(type: number): number {
+    const start = this.#starts[type];
+    return start !== undefined && start + 4 <= this.#end(start) ? this.#buffer.readUInt32LE(start) : 0;
+  }
+
+  /** Its text, which ends in NUL; empty where it is absent. */
+  text(type: number): string {
+    const start = this.#starts[type];
+    if (start === undefined) return "";
+    const [end, nul] = [this.#end(start), this.#buffer.indexOf(0, start)];
+    return this.#buffer.toString("utf8", start, nul < 0 ? end : Math.min(nul, end));
+  }
+
+  /** Its MAC in the usual form, `02:42:…`; empty where it is absent. */
+  mac(type: number): string {
+    return formatMac(this.get(type) ?? NOTHING);
+  }
+
+  /** Where a value ends, by its header before it. */
+  #end(start: number): number {
+    const end = start - HEADER + this.#buffer.readUInt16LE(start - HEADER);
+    return Math.min(end, this.#buffer.length);
+  }
 }

@@ -1,7 +1,7 @@
 import { Protocol } from "netlink";
 import type { Family } from "../ip.ts";
 import { AF } from "./libc.ts";
-import { attributes, readText } from "./netlink-message.ts";
+import { Attributes } from "./netlink-message.ts";
 import { NetlinkSocket } from "./netlink-socket.ts";
 
 /** linux/netfilter/nfnetlink.h and nf_tables.h. */
@@ -21,9 +21,9 @@ export async function chainsOf(family: Family, table: string): Promise<string[]>
     const everything = Buffer.from([AF[family], 0, 0, 0]);
     const answers = await socket.dump("nft list chains", GETCHAIN, everything);
     return answers
-      .map(({ data }) => attributes(data, HEADER))
-      .filter((chain) => readText(chain.get(NFTA_CHAIN.TABLE)) === table)
-      .map((chain) => readText(chain.get(NFTA_CHAIN.NAME)));
+      .map(({ data }) => new Attributes(data, HEADER))
+      .filter((chain) => chain.text(NFTA_CHAIN.TABLE) === table)
+      .map((chain) => chain.text(NFTA_CHAIN.NAME));
   } finally {
     socket.close();
   }

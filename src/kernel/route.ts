@@ -1,7 +1,7 @@
 import { isErrno } from "../errors.ts";
 import { type Family, bare, formatIp, hostSubnet, ipBytes, parseCidr } from "../ip.ts";
 import { AF } from "./libc.ts";
-import { attributes, bytes, readU32, u32 } from "./netlink-message.ts";
+import { Attributes, bytes, u32 } from "./netlink-message.ts";
 import { CREATE_OR_REPLACE } from "./netlink-socket.ts";
 import { RTM, type Rtnetlink } from "./rtnetlink.ts";
 
@@ -47,8 +47,8 @@ export interface NewRoute {
 export async function listRoutes(netlink: Rtnetlink): Promise<Route[]> {
   const answers = await netlink.dump("ip route show", RTM.GETROUTE, Buffer.alloc(RTMSG));
   return answers.flatMap((payload) => {
-    const found = attributes(payload, RTMSG);
-    const table = found.has(RTA.TABLE) ? readU32(found.get(RTA.TABLE)) : payload[4];
+    const found = new Attributes(payload, RTMSG);
+    const table = found.has(RTA.TABLE) ? found.u32(RTA.TABLE) : payload[4];
     return table === RT_TABLE_MAIN && payload[7] === RTN_UNICAST ? [parseRoute(payload)] : [];
   });
 }
@@ -107,14 +107,14 @@ async function lookUp(netlink: Rtnetlink, address: string, source?: string): Pro
 
 /** The route that a message is about. */
 export function parseRoute(payload: Buffer): Route {
-  const found = attributes(payload, RTMSG);
+  const found = new Attributes(payload, RTMSG);
   const any = payload[0] === AF[4] ? "0.0.0.0" : "::";
   const destination = found.get(RTA.DST);
   const source = found.get(RTA.PREFSRC);
   return {
     subnet: `${destination ? formatIp(destination) : any}/${String(payload[1])}`,
-    link: readU32(found.get(RTA.OIF)),
-    metric: readU32(found.get(RTA.PRIORITY)),
+    link: found.u32(RTA.OIF),
+    metric: found.u32(RTA.PRIORITY),
     source: source ? formatIp(source) : "",
     own: payload[5] === PROTOCOL,
     connected: payload[5] === RTPROT_KERNEL,

@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod";
 import { reason } from "../errors.ts";
 import { bracketed } from "../ip.ts";
 import { Endpoint, Network, bareAddresses } from "../model.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { InvalidError, reason } from "../errors.ts";
 import { problems } from "./audit.ts";
 import { type Records, VERSION, migrate } from "./migration.ts";

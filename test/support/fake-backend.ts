@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Backend, GatewayNeed } from "../../src/backends/backend.ts";
 import { BridgeOptions } from "../../src/backends/bridge-options.ts";
 import { BridgeBackend } from "../../src/backends/bridge.ts";

@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod";
 import { OPTIONS } from "../../src/backends/index.ts";
 import { Config, flag, variable } from "../../src/config.ts";
 

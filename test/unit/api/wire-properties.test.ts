@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { isIPv6, isIP } from "node:net";
-import type { z } from "zod";
+import type * as z from "zod";
 import * as wire from "../../../src/api/wire.ts";
 import { reason } from "../../../src/errors.ts";
 import {

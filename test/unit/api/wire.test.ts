@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { z } from "zod";
+import type * as z from "zod";
 import * as wire from "../../../src/api/wire.ts";
 
 const NETWORK = "43f126c4baedce1e577ea0e1089328b6438c388577f919f3ac8b3ec71df40c88";

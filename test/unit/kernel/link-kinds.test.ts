@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Links, type NewLink } from "../../../src/kernel/link.ts";
-import { attributes, readText, readU32 } from "../../../src/kernel/netlink-message.ts";
+import { Attributes } from "../../../src/kernel/netlink-message.ts";
 import type { Rtnetlink } from "../../../src/kernel/rtnetlink.ts";
 
 /** Numbers of linux/if_link.h. */
@@ -9,32 +9,32 @@ const INFO = { KIND: 1, DATA: 2 };
 
 describe("Links.add", () => {
   it("says what a macvlan sits on, its mode, and the namespace it is made in", async () => {
-    const { top, kind, data } = await sent({
+    const { top, kind, inside } = await sent({
       ...{ name: "m", group: 1, kind: "macvlan", netns: 33 },
       macvlan: { parent: 7, mode: "vepa" },
     });
     assert.equal(kind, "macvlan");
-    assert.equal(readU32(top.get(IFLA.LINK)), 7);
-    assert.equal(readU32(top.get(IFLA.NET_NS_FD)), 33);
+    assert.equal(top.u32(IFLA.LINK), 7);
+    assert.equal(top.u32(IFLA.NET_NS_FD), 33);
     // MACVLAN_MODE_VEPA
-    assert.equal(readU32(data.get(1)), 2);
+    assert.equal(inside.u32(1), 2);
   });
 
   it("says what a VLAN sits on, and its number in 16 bits", async () => {
-    const { top, kind, data } = await sent({
+    const { top, kind, inside } = await sent({
       ...{ name: "eth0.4094", group: 1, kind: "vlan" },
       vlan: { parent: 3, id: 4094 },
     });
     assert.equal(kind, "vlan");
-    assert.equal(readU32(top.get(IFLA.LINK)), 3);
+    assert.equal(top.u32(IFLA.LINK), 3);
     assert.equal(top.has(IFLA.NET_NS_FD), false);
     // IFLA_VLAN_ID
-    assert.equal(data.get(1)?.toString("hex"), "fe0f");
+    assert.equal(inside.get(1)?.toString("hex"), "fe0f");
   });
 
   it("says no more of a dummy than what it is", async () => {
     const { top, kind, data } = await sent({ name: "d", group: 1, kind: "dummy" });
-    assert.deepEqual([kind, data.size, top.has(IFLA.LINK)], ["dummy", 0, false]);
+    assert.deepEqual([kind, data, top.has(IFLA.LINK)], ["dummy", undefined, false]);
   });
 });
 
@@ -48,8 +48,7 @@ async function sent(link: NewLink) {
     },
   };
   await new Links(netlink as unknown as Rtnetlink).add(link);
-  const top = attributes(payload, 16);
-  const info = attributes(top.get(IFLA.LINKINFO) ?? Buffer.alloc(0));
-  const data = attributes(info.get(INFO.DATA) ?? Buffer.alloc(0));
-  return { top, kind: readText(info.get(INFO.KIND)), data };
+  const top = new Attributes(payload, 16);
+  const info = top.nest(IFLA.LINKINFO);
+  return { top, kind: info.text(INFO.KIND), data: info.get(INFO.DATA), inside: info.nest(INFO.DATA) };
 }

@@ -1,13 +1,11 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import {
-  attributes,
+  Attributes,
   bytes,
   nest,
   netlinkMessage,
   netlinkMessages,
-  readText,
-  readU32,
   text,
   u32,
   u8,
@@ -49,26 +47,61 @@ describe("netlink message", () => {
           ...wanted.map(([type, raw]) => bytes(type, raw)),
         ]);
         assert.equal((message.length - offset) % 4, 0);
-        assert.deepEqual([...attributes(message, offset)], wanted);
+        const found = new Attributes(message, offset);
+        for (const [type, raw] of wanted) {
+          assert.deepEqual(found.get(type), raw);
+          assert.equal(found.u8(type), raw[0]);
+        }
+        const absent = (type: number) => !wanted.some(([there]) => there === type);
+        for (const type of [0, 1, 0x3fff].filter(absent)) assert.equal(found.has(type), false);
       }),
     );
+  });
+
+  it("reads each kind of value to its end and no further", () => {
+    const found = new Attributes(
+      Buffer.concat([
+        ...[text(1, "br0"), bytes(2, Buffer.from("br0\0rest")), bytes(3, Buffer.from("eth0"))],
+        ...[u32(4, 0xffff_fffe), u8(5, 7), bytes(6, Buffer.alloc(0)), nest(7, u8(1, 2), u32(2, 3))],
+        ...[bytes(8, Buffer.from([2, 0x42, 10, 0, 0, 0xfe])), u8(4, 9)],
+      ]),
+    );
+    assert.deepEqual(
+      [1, 2, 3, 6, 99].map((type) => found.text(type)),
+      ["br0", "br0", "eth0", "", ""],
+    );
+    assert.equal(found.u8(4), 9, "the last one wins");
+    assert.deepEqual(
+      [4, 5, 6, 99].map((type) => found.u32(type)),
+      [0, 0, 0, 0],
+      "too short for a number",
+    );
+    assert.deepEqual(
+      [5, 6, 99].map((type) => found.u8(type)),
+      [7, undefined, undefined],
+    );
+    assert.deepEqual([found.nest(7).u8(1), found.nest(7).u32(2), found.nest(99).has(0)], [2, 3, false]);
+    assert.deepEqual([found.mac(8), found.mac(6), found.mac(99)], ["02:42:0a:00:00:fe", "", ""]);
+    assert.equal(new Attributes(u32(1, 0xffff_fffe)).u32(1), 0xffff_fffe);
   });
 
   it("reads any bytes to their end", () => {
+    const header = fc.tuple(fc.nat({ max: 12 }), fc.nat({ max: 3 }), fc.uint8Array({ maxLength: 12 }));
     fc.assert(
-      fc.property(fc.uint8Array({ maxLength: 64 }), (array) => {
-        for (const value of attributes(Buffer.from(array)).values()) {
-          readText(value);
-          readU32(value);
+      fc.property(fc.array(header, { maxLength: 5 }), (parts) => {
+        const message = Buffer.concat(
+          parts.map(([size, type, rest]) => Buffer.from([size, 0, type, 0, ...rest])),
+        );
+        const found = new Attributes(message);
+        for (let type = 0; type < 256; type += 1) {
+          const raw = found.get(type);
+          assert.equal(raw !== undefined, found.has(type));
+          assert.equal(found.u8(type), raw?.[0]);
+          assert.equal(found.u32(type), raw && raw.length >= 4 ? raw.readUInt32LE() : 0);
+          assert.equal(found.text(type), raw?.toString().replace(/\0.*$/s, "") ?? "");
+          found.nest(type);
         }
       }),
     );
-  });
-
-  it("reads an absent attribute as empty", () => {
-    assert.equal(readText(undefined), "");
-    assert.equal(readU32(undefined), 0);
-    assert.equal(readU32(Buffer.from([1])), 0);
-    assert.equal(readText(Buffer.from("br0\0rest")), "br0");
   });
 });
