@@ -29,6 +29,10 @@ export interface Cidr {
 
 /** Reads `10.1.2.3/16` or `fd00::1/64`. */
 export function parseCidr(text: string): Cidr {
+  return readCidr(text);
+}
+
+const readCidr = remembered((text: string): Cidr => {
   const [address = "", length, ...rest] = text.split("/");
   if (!length || !/^\d{1,3}$/.test(length) || rest.length > 0)
     throw new InvalidError(`"${text}" is not an address with a prefix length, such as 10.1.2.3/24`);
@@ -37,7 +41,7 @@ export function parseCidr(text: string): Cidr {
   if (bits > (ip.family === 4 ? 32 : 128))
     throw new InvalidError(`"${text}": prefix length ${length} is out of range`);
   return { length: bits, ...ip };
-}
+});
 
 /** Reads a bare address. IPv4 mapped into IPv6 is IPv6, as it is on the wire. */
 export function parseIp(text: string): { family: Family; address: string } {
@@ -136,21 +140,25 @@ interface Ip {
   readonly bytes: Buffer;
 }
 
-/**
- * Addresses that were read: the same ones come again and again, the host's routes with each network, and the
- * package takes 20 µs for one.
- */
-const known = new Map<string, Ip>();
-const MOST_KNOWN = 10_000;
+const MOST_REMEMBERED = 10_000;
 
-function read(text: string): Ip {
-  const before = known.get(text);
-  if (before) return before;
-  if (known.size >= MOST_KNOWN) known.clear();
-  const ip = parse(text);
-  known.set(text, ip);
-  return ip;
+/**
+ * Reads each text once: the same ones come again and again, the host's routes with each network, and the package takes
+ * 20 µs for an address.
+ */
+function remembered<T>(parse: (text: string) => T): (text: string) => T {
+  const known = new Map<string, T>();
+  return (text) => {
+    const before = known.get(text);
+    if (before !== undefined) return before;
+    if (known.size >= MOST_REMEMBERED) known.clear();
+    const value = parse(text);
+    known.set(text, value);
+    return value;
+  };
 }
+
+const read = remembered(parse);
 
 const ALL_DIGITS = { format: "v6", zeroElide: false, zeroPad: true } as const;
 

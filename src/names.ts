@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { ipBytes } from "./ip.ts";
 import { formatMac } from "./mac.ts";
 
@@ -92,7 +92,7 @@ export function ruleComment(network: string): string {
  * IPv4 address, 02:42 and a digest of what there is.
  */
 export function macOf(ipv4: string | undefined, otherwise: string): string {
-  const tail = ipv4 ? ipBytes(ipv4) : createHash("sha256").update(otherwise).digest().subarray(0, 4);
+  const tail = ipv4 ? ipBytes(ipv4) : digest(otherwise).subarray(0, 4);
   return formatMac(Buffer.from([0x02, 0x42, ...tail]));
 }
 
@@ -101,8 +101,7 @@ export function macOf(ipv4: string | undefined, otherwise: string): string {
  * container that came or went would change the gateway's MAC.
  */
 export function bridgeMac(network: string): string {
-  const digest = createHash("sha256").update(network).digest();
-  return formatMac(Buffer.from([0x02, ...digest.subarray(0, 5)]));
+  return formatMac(Buffer.from([0x02, ...digest(network).subarray(0, 5)]));
 }
 
 /** MAC of the host's own macvlan, which may not be its parent's (macvlan_addr_busy, drivers/net/macvlan.c). */
@@ -115,6 +114,9 @@ export function shimMac(network: string): string {
  * of its ports' MACs, and this is never the lowest beside a real one (libvirt does the same for its taps).
  */
 export function hostEndMac(endpoint: string): string {
-  const digest = createHash("sha256").update(endpoint).digest();
-  return formatMac(Buffer.from([0xfe, ...digest.subarray(0, 5)]));
+  return formatMac(Buffer.from([0xfe, ...digest(endpoint).subarray(0, 5)]));
+}
+
+function digest(text: string): Buffer {
+  return hash("sha256", text, "buffer");
 }

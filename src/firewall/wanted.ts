@@ -19,8 +19,10 @@ export class WantedRules {
   /** The rules of networks that are there already; every chain counts as touched. */
   constructor(saved: Saved, engineBridges: readonly EngineBridge[]) {
     this.#engineBridges = engineBridges;
-    for (const [key, specs] of saved.own)
-      for (const spec of specs) if (commentOf(spec)) this.add({ spec, ...chainOf(key) });
+    for (const [key, specs] of saved.own) {
+      const chain = chainOf(key);
+      for (const spec of specs) if (commentOf(spec)) this.add({ spec, ...chain });
+    }
     this.#touched = new Set([...saved.own.keys(), ...this.#chains.keys()]);
   }
 

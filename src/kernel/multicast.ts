@@ -74,7 +74,8 @@ function descriptorOf(socket: NetlinkSocket, protocol: Protocol): number {
   const { port } = socket.address();
   const row = columns.find(([, eth, pid]) => eth === String(protocol) && pid === String(port));
   const inode = Number(row?.at(-1));
-  const fd = readdirSync("/proc/self/fd").find((name) => {
+  // Of thousands it is among the last.
+  const fd = readdirSync("/proc/self/fd").findLast((name) => {
     const stat = statSync(`/proc/self/fd/${name}`, { throwIfNoEntry: false });
     return stat?.isSocket() && stat.ino === inode;
   });

@@ -1,5 +1,5 @@
 import { type Family, ipBytes, parseCidr } from "../ip.ts";
-import { attachFilter } from "./socket-option.ts";
+import { attachFilter, detachFilter } from "./socket-option.ts";
 
 /** Operations of classic BPF (linux/bpf_common.h). */
 const LOAD_WORD = 0x20;
@@ -20,7 +20,9 @@ const ALL_BYTES = 0xffff_ffff;
  * @throws {KernelError} if the kernel does not take it
  */
 export function receiveOnlyFrom(fd: number, family: Family, subnets: readonly string[]): void {
-  attachFilter(fd, Buffer.concat([...subnets.flatMap((subnet) => accept(family, subnet)), DROP]));
+  // A filter is a program that the kernel compiles.
+  if (subnets.some((subnet) => parseCidr(subnet).length === 0)) detachFilter(fd);
+  else attachFilter(fd, Buffer.concat([...subnets.flatMap((subnet) => accept(family, subnet)), DROP]));
 }
 
 /** Takes what comes from a subnet; anything else goes on behind it. */
