@@ -2,21 +2,20 @@ import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Backend, GatewayNeed } from "./backends/backend.ts";
 import { type Backends, backendOf, parseOptions } from "./backends/index.ts";
-import { ConflictError, InvalidError, TakenError, reason } from "./errors.ts";
+import { ConflictError, TakenError, reason } from "./errors.ts";
 import type { Rule } from "./firewall/rule.ts";
 import type { Family } from "./ip.ts";
 import { type Knowledge, isForgotten } from "./knowledge.ts";
 import { KeyedLock } from "./lock.ts";
-import { isOfOneLink } from "./mac.ts";
-import type {
-  Endpoint,
-  EndpointRequest,
-  JoinResponse,
-  Network,
-  NetworkRequest,
-  PortBinding,
+import {
+  type Endpoint,
+  type EndpointRequest,
+  type JoinResponse,
+  type Network,
+  type NetworkRequest,
+  type PortBinding,
+  endpointOf,
 } from "./model.ts";
-import { macOf } from "./names.ts";
 import { Ports } from "./ports.ts";
 import { type Step, applyAgain, applyAll, applyOne, repairAll, revertAll, stepLog } from "./step.ts";
 import type { State } from "./store/state.ts";
@@ -41,6 +40,8 @@ export class Driver {
   readonly #beginning = new Map<string, Network>();
   /** Networks whose plans were applied since the start. */
   readonly #made = new Set<string>();
+  /** Networks of which that was told. */
+  readonly #nearlyFull = new Set<string>();
   readonly #ports: Ports;
 
   constructor(state: State, backends: Backends, engine: Knowledge, log: Logger) {
@@ -134,55 +135,51 @@ export class Driver {
    * @returns the MAC address, if the request had none: the engine refuses one it gave itself
    */
   async createEndpoint(request: EndpointRequest): Promise<string | undefined> {
-    const { given, gone } = await this.#lock.run(request.network, async () => {
-      const network = this.#state.requireNetwork(request.network);
-      await this.#makeAgain(network);
-      const { ipv4, ipv6, mac, sysctls } = request;
-      if (mac && !isOfOneLink(mac))
-        throw new InvalidError(
-          `MAC address ${mac} is a group's or nobody's; choose one such as 02:42:0a:00:00:02`,
-        );
-      const fixed = await this.#backend(network).mac?.(network);
-      if (fixed && mac && mac !== fixed)
-        throw new InvalidError(
-          `MAC address ${mac}: containers of network ${network.id} have the ${fixed} of its parent`,
-        );
-      const known = this.#state.endpoint(request.network, request.id);
-      const asked: Endpoint = {
-        id: request.id,
-        network: request.network,
-        ...(ipv4 ? { ipv4 } : {}),
-        ...(ipv6 ? { ipv6 } : {}),
-        mac: mac ?? fixed ?? macOf(ipv4?.split("/")[0], ipv6 ?? request.id),
-        ...(sysctls ? { sysctls } : {}),
-        createdAt: known?.createdAt ?? Date.now(),
-      };
-      if (known && !isDeepStrictEqual({ ...known, ...asked }, known))
-        throw new ConflictError(`endpoint ${request.id} exists with other addresses`);
-      const elsewhere = this.#state.networkOf(request.id);
-      if (elsewhere !== undefined && elsewhere !== network.id)
-        throw new ConflictError(`endpoint ${request.id} exists on network ${elsewhere}`);
-      // One that had left and was not deleted to its end comes back.
-      const { left: _, ...endpoint } = known ?? asked;
-      const gone = known ? [] : await this.#supplant(network, asked);
-      const log = stepLog(this.#log, request.network);
-      await (known ? applyAgain : applyAll)(this.endpointPlan(network, endpoint), log);
-      if (!known) this.#warnWhenNearlyFull(network);
-      return { given: mac ? undefined : asked.mac, gone };
-    });
+    const { network, id } = request;
+    const create = () => this.#createEndpoint(request);
+    const apart = async () => (this.#isApart(request) ? await create() : undefined);
+    const { given, gone } =
+      (await this.#lock.runPart(network, id, apart)) ?? (await this.#lock.run(network, create));
     for (const beside of gone) await this.#tell(beside);
     return given;
+  }
+
+  /** Whether it can be made while others on its network are: it takes nothing from them, and all else is there. */
+  #isApart(request: EndpointRequest): boolean {
+    const network = this.#state.network(request.network);
+    return (
+      network !== undefined &&
+      this.#backend(network).apart === true &&
+      this.#made.has(network.id) &&
+      this.#state.withAddressOf(request).length === 0
+    );
+  }
+
+  async #createEndpoint(request: EndpointRequest): Promise<{ given: string | undefined; gone: Beside[] }> {
+    const network = this.#state.requireNetwork(request.network);
+    await this.#makeAgain(network);
+    const known = this.#state.endpoint(request.network, request.id);
+    const asked = endpointOf(request, await this.#backend(network).mac?.(network), known?.createdAt);
+    if (known && !isDeepStrictEqual({ ...known, ...asked }, known))
+      throw new ConflictError(`endpoint ${request.id} exists with other addresses`);
+    const elsewhere = this.#state.networkOf(request.id);
+    if (elsewhere !== undefined && elsewhere !== network.id)
+      throw new ConflictError(`endpoint ${request.id} exists on network ${elsewhere}`);
+    // One that had left and was not deleted to its end comes back.
+    const { left: _, ...endpoint } = known ?? asked;
+    const gone = known ? [] : await this.#supplant(network, asked);
+    const log = stepLog(this.#log, request.network);
+    await (known ? applyAgain : applyAll)(this.endpointPlan(network, endpoint), log);
+    if (!known) this.#warnWhenNearlyFull(network);
+    return { given: request.mac ? undefined : asked.mac, gone };
   }
 
   /**
    * Removes endpoints that have an address which is now given to another: an engine has each only once, so it has
    * forgotten them, as one does that is killed. Their ports would lead to the new one.
    */
-  async #supplant(network: Network, { ipv4, ipv6 }: Endpoint): Promise<Beside[]> {
-    const given = [ipv4, ipv6].filter((address) => address !== undefined);
-    const forgotten = this.#state
-      .endpoints(network.id)
-      .filter((one) => given.some((address) => address === one.ipv4 || address === one.ipv6));
+  async #supplant(network: Network, given: Endpoint): Promise<Beside[]> {
+    const forgotten = this.#state.withAddressOf(given);
     const besides = forgotten.map((endpoint) => this.#beside(endpoint));
     for (const endpoint of forgotten) {
       this.#log.warn(
@@ -196,13 +193,18 @@ export class Driver {
 
   /** Removes a container's attachment. An unknown one is gone already. */
   async deleteEndpoint(networkId: string, id: string): Promise<void> {
-    const gone = await this.#lock.run(networkId, async () => {
+    const remove = async () => {
       const network = this.#state.network(networkId);
       const endpoint = this.#state.endpoint(networkId, id);
       const beside = endpoint && this.#beside(endpoint);
       if (network && endpoint) await this.#remove(network, endpoint);
       return beside;
-    });
+    };
+    const network = this.#state.network(networkId);
+    const gone =
+      network && this.#backend(network).apart
+        ? await this.#lock.runPart(networkId, id, remove)
+        : await this.#lock.run(networkId, remove);
     if (gone) await this.#tell(gone);
   }
 
@@ -319,12 +321,15 @@ export class Driver {
     if (failures.length === 0) this.#made.add(network.id);
   }
 
-  /** Once each time that the share is reached. */
-  #warnWhenNearlyFull(network: Network): void {
-    const { capacity } = this.#backend(network);
-    const endpoints = this.#state.endpoints(network.id).length;
-    if (capacity === undefined || endpoints !== Math.ceil(NEARLY_FULL * capacity)) return;
-    this.#log.warn({ network: network.id, endpoints, capacity }, "the network is nearly full; use another");
+  /** Once, until there are fewer again. */
+  #warnWhenNearlyFull({ id, backend }: Network): void {
+    const { capacity } = backendOf(this.#backends, backend);
+    const endpoints = this.#state.endpoints(id).length;
+    if (capacity === undefined || endpoints < NEARLY_FULL * capacity) this.#nearlyFull.delete(id);
+    else if (!this.#nearlyFull.has(id)) {
+      this.#nearlyFull.add(id);
+      this.#log.warn({ network: id, endpoints, capacity }, "the network is nearly full; use another");
+    }
   }
 
   #endpointSteps(network: Network, endpoint: Endpoint): Step[] {

@@ -1,5 +1,8 @@
 import * as z from "zod";
+import { InvalidError } from "./errors.ts";
 import { type Family, autoconfigured, bare } from "./ip.ts";
+import { isOfOneLink } from "./mac.ts";
+import { macOf } from "./names.ts";
 
 /** One subnet of a network, as the engine's IPAM driver granted it. */
 export const Pool = z.object({
@@ -109,6 +112,33 @@ export interface EndpointRequest {
   readonly mac?: string;
   /** As in {@link Endpoint}. */
   readonly sysctls?: string;
+}
+
+/**
+ * The endpoint that is asked for.
+ *
+ * @param fixed the MAC that every container of the network has, if they have one
+ * @throws {InvalidError} if it cannot have the MAC that is asked for
+ */
+export function endpointOf(request: EndpointRequest, fixed?: string, createdAt = Date.now()): Endpoint {
+  const { network, id, ipv4, ipv6, mac, sysctls } = request;
+  if (mac && !isOfOneLink(mac))
+    throw new InvalidError(
+      `MAC address ${mac} is a group's or nobody's; choose one such as 02:42:0a:00:00:02`,
+    );
+  if (fixed && mac && mac !== fixed)
+    throw new InvalidError(
+      `MAC address ${mac}: containers of network ${network} have the ${fixed} of its parent`,
+    );
+  return {
+    id,
+    network,
+    ...(ipv4 ? { ipv4 } : {}),
+    ...(ipv6 ? { ipv6 } : {}),
+    mac: mac ?? fixed ?? macOf(ipv4 && bare(ipv4), ipv6 ?? id),
+    ...(sysctls ? { sysctls } : {}),
+    createdAt,
+  };
 }
 
 /** An endpoint's addresses without their prefix lengths. */

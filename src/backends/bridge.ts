@@ -74,6 +74,7 @@ type BridgeNet = Network<BridgeOptions, Found>;
 export class BridgeBackend implements Backend<BridgeOptions, Found> {
   readonly options = BridgeOptions;
   readonly capacity = BRIDGE_PORTS;
+  readonly apart = true;
   readonly #host: Host;
   readonly #firewall: Firewall;
   readonly #publisher: Publisher;

@@ -48,9 +48,12 @@ export function attachFilter(fd: number, filter: Buffer): void {
 /** Has a socket receive everything; one without a filter does so already. */
 export function detachFilter(fd: number): void {
   const unused = Buffer.alloc(4);
-  if (setsockopt(fd, ...SO_DETACH_FILTER, unused, unused.length) === 0) return;
-  const error = failure("setsockopt SO_DETACH_FILTER");
-  if (!isErrno(error, "ENOENT")) throw error;
+  try {
+    if (setsockopt(fd, ...SO_DETACH_FILTER, unused, unused.length) !== 0)
+      throw failure("setsockopt SO_DETACH_FILTER");
+  } catch (error) {
+    if (!isErrno(error, "ENOENT")) throw error;
+  }
 }
 
 /**

@@ -62,6 +62,14 @@ export class State {
     );
   }
 
+  /** The other endpoints of a network that have an address of this one. */
+  withAddressOf({ network, id, ipv4, ipv6 }: Pick<Endpoint, "network" | "id" | "ipv4" | "ipv6">): Endpoint[] {
+    const given = [ipv4, ipv6].filter((address) => address !== undefined);
+    return this.endpoints(network).filter(
+      (one) => one.id !== id && given.some((address) => address === one.ipv4 || address === one.ipv6),
+    );
+  }
+
   /** Every endpoint of the container that has this sandbox. */
   inSandbox(sandbox: string): Endpoint[] {
     return [...(this.#sandboxes.get(sandbox)?.values() ?? [])];

@@ -23,6 +23,7 @@ const nowhere: unknown = undefined;
  */
 export class FakeBackend implements Backend<Options> {
   readonly options = Options;
+  readonly apart = true;
   readonly #world: World;
   readonly #bridge = new BridgeBackend(
     nowhere as Host,

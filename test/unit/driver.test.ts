@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { mock } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Driver } from "../../src/driver.ts";
 import { ConflictError, TakenError } from "../../src/errors.ts";
 import type { Endpoint, Network, NetworkRequest, PortBinding } from "../../src/model.ts";
@@ -56,6 +57,16 @@ describe("Driver", () => {
   const until = async (name: string) => {
     for (const before of names.slice(0, names.indexOf(name))) await operations[before]?.();
   };
+
+  /** Holds a call to the world up. @returns lets it go on */
+  const hold = (held: string) => {
+    let open: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => (open = resolve));
+    world.pause = (call) => (call === held ? gate : Promise.resolve());
+    return open;
+  };
+  /** Longer than anything takes that nobody holds up. */
+  const turn = () => sleep(20, "nothing yet");
 
   beforeEach(() => {
     dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
@@ -211,6 +222,35 @@ describe("Driver", () => {
     );
     await driver.deleteEndpoint(id(1), id(3));
     assert.deepEqual(contents(), before);
+  });
+
+  it("makes and removes endpoints of a network side by side, and the network when none is under way", async () => {
+    await driver.createNetwork(NETWORK);
+    const other = { ...ENDPOINT, id: id(3), ipv4: "10.1.0.3/16" };
+    const open = hold(`apply link of ${id(2).slice(0, 6)}`);
+    const slow = driver.createEndpoint(ENDPOINT);
+    await driver.createEndpoint(other);
+    await driver.deleteEndpoint(id(1), other.id);
+    const [again, end] = [driver.createEndpoint(ENDPOINT), driver.deleteNetwork(id(1))];
+    assert.equal(await Promise.race([slow, again, end, turn()]), "nothing yet");
+    open();
+    await Promise.all([slow, again, end]);
+    assert.deepEqual(contents(), { things: [], records: [] });
+  });
+
+  it("gives an address of one endpoint to another once nothing else of the network is under way", async () => {
+    await driver.createNetwork(NETWORK);
+    await driver.createEndpoint(ENDPOINT);
+    const open = hold(`apply link of ${id(4).slice(0, 6)}`);
+    const slow = driver.createEndpoint({ ...ENDPOINT, id: id(4), ipv4: "10.1.0.4/16" });
+    const taker = driver.createEndpoint({ ...ENDPOINT, id: id(3) });
+    assert.equal(await Promise.race([slow, taker, turn()]), "nothing yet");
+    open();
+    await Promise.all([slow, taker]);
+    assert.deepEqual(
+      store.list("endpoint/").map(({ key }) => key),
+      [3, 4].map((number) => `endpoint/${id(1)}/${id(number)}`),
+    );
   });
 
   describe("a network that needs what another one has", () => {
