@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { ConflictError, TsnetError } from "../../src/errors.ts";
-import type { NetworkRequest } from "../../src/model.ts";
+import type { EndpointRequest, NetworkRequest } from "../../src/model.ts";
 import { hostState, ip, mustBeIsolated, plugWire, setSysctl, wipe } from "../support/isolated.ts";
 import { NETWORKS, PORTS, endpointOf } from "../support/networks.ts";
 import { Site } from "../support/site.ts";
@@ -37,18 +37,27 @@ for (const [kind, network] of Object.entries(KINDS))
   describe(`requests to a ${kind} network on the kernel`, () => {
     let site: Site;
     let empty: unknown;
-    const endpoint = endpointOf(network);
-
-    const methods: Readonly<Record<Method, () => Promise<unknown>>> = {
-      createNetwork: () => site.driver.createNetwork(network),
-      createEndpoint: () => site.driver.createEndpoint(endpoint),
-      join: () => site.driver.join(network.id, endpoint.id, SANDBOX),
-      publish: () => site.driver.publish(network.id, endpoint.id, kind === "bridge" ? PORTS : []),
-      revoke: () => site.driver.revoke(network.id, endpoint.id),
-      leave: () => site.driver.leave(network.id, endpoint.id),
-      deleteEndpoint: () => site.driver.deleteEndpoint(network.id, endpoint.id),
-      deleteNetwork: () => site.driver.deleteNetwork(network.id),
+    /** What is asked about a container, each of which publishes ports of its own. */
+    const methodsOf = (
+      endpoint: EndpointRequest,
+      number: number,
+    ): Readonly<Record<Method, () => Promise<unknown>>> => {
+      const ports = PORTS.map((port) => {
+        const hostPort = port.hostPort + number;
+        return { ...port, hostPort, hostPortEnd: hostPort };
+      });
+      return {
+        createNetwork: () => site.driver.createNetwork(network),
+        createEndpoint: () => site.driver.createEndpoint(endpoint),
+        join: () => site.driver.join(network.id, endpoint.id, SANDBOX),
+        publish: () => site.driver.publish(network.id, endpoint.id, kind === "bridge" ? ports : []),
+        revoke: () => site.driver.revoke(network.id, endpoint.id),
+        leave: () => site.driver.leave(network.id, endpoint.id),
+        deleteEndpoint: () => site.driver.deleteEndpoint(network.id, endpoint.id),
+        deleteNetwork: () => site.driver.deleteNetwork(network.id),
+      };
     };
+    const methods = methodsOf(endpointOf(network), 0);
     const all = async () => ({ host: await hostState(), records: site.records() });
 
     before(mustBeIsolated);
@@ -103,16 +112,21 @@ for (const [kind, network] of Object.entries(KINDS))
     });
 
     it("in any order and at the same time leave no more than is on record, and nothing once it is deleted", async function () {
-      this.timeout(120_000);
+      this.timeout(240_000);
+      // The last one has the first one's address.
+      const others = [3, 4].map((number) => methodsOf(endpointOf(network, number), number));
+      const usurper = methodsOf({ ...endpointOf(network), id: endpointOf(network, 5).id }, 5);
+      const containers = [methods, ...others, usurper];
+      const request = fc.tuple(fc.constantFrom(...containers.keys()), fc.constantFrom(...LIFE));
       await fc.assert(
         fc.asyncProperty(
-          fc.array(fc.array(fc.constantFrom(...LIFE), { minLength: 1, maxLength: 4 }), {
-            minLength: 2,
-            maxLength: 8,
-          }),
+          fc.array(fc.array(request, { minLength: 1, maxLength: 8 }), { minLength: 2, maxLength: 8 }),
           async (waves) => {
+            await methods.createNetwork();
             for (const wave of waves) {
-              const ends = await Promise.allSettled(wave.map((method) => methods[method]()));
+              const ends = await Promise.allSettled(
+                wave.map(async ([container, method]) => containers[container]?.[method]()),
+              );
               for (const end of ends)
                 if (end.status === "rejected") {
                   assert.ok(end.reason instanceof TsnetError, String(end.reason));
@@ -125,7 +139,7 @@ for (const [kind, network] of Object.entries(KINDS))
             assert.deepEqual(await all(), empty);
           },
         ),
-        { numRuns: 12, endOnFailure: true },
+        { numRuns: 16, endOnFailure: true },
       );
     });
   });

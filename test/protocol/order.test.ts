@@ -59,26 +59,59 @@ describe("requests at the same time", () => {
     assert.equal(plugin.world.things.size, 8);
   });
 
-  it("on one network are done one after the other, in the order in which they came", async () => {
+  it("about one container are done one after the other, in the order in which they came", async () => {
     await call("CreateNetwork", createNetwork(1));
-    const gate = new Gate(plugin, /apply link of 0003e9/);
-    const first = call("CreateEndpoint", createEndpoint(1, 1));
-    await until(() => gate.waiting.length === 1);
-    const order: number[] = [];
-    const rest: Promise<unknown>[] = [];
-    for (const number of [2, 3, 4, 5]) {
-      rest.push(call("CreateEndpoint", createEndpoint(1, number)).then(() => order.push(number)));
+    const gate = new Gate(plugin, /apply link/);
+    const order: string[] = [];
+    const events = plugin.world.events.length;
+    const all: Promise<unknown>[] = [];
+    for (const [method, body] of [
+      ["CreateEndpoint", createEndpoint(1, 1)],
+      ["Join", join(1, 1)],
+      ["ProgramExternalConnectivity", publish(1, 1, 8001)],
+      ["Leave", endpoint(1, 1)],
+      ["DeleteEndpoint", endpoint(1, 1)],
+    ] as const) {
+      all.push(
+        call(method, body).then(({ status, body }) => {
+          assert.deepEqual([status, (body as { Err?: string }).Err], [200, undefined]);
+          order.push(method);
+        }),
+      );
       // The next one is sent when this one has certainly arrived: nothing but the gate holds it up.
+      await until(() => gate.waiting.length === 1);
       await call("EndpointOperInfo", endpoint(1, 1));
     }
-    const events = plugin.world.events.length;
+    assert.deepEqual(order, []);
     gate.open();
-    await Promise.all([first, ...rest]);
+    await Promise.all(all);
+    assert.deepEqual(order, [
+      "CreateEndpoint",
+      "Join",
+      "ProgramExternalConnectivity",
+      "Leave",
+      "DeleteEndpoint",
+    ]);
+    assert.deepEqual(plugin.world.events.slice(events), [
+      ...["+link of 0003e9", "+port 8001 to 80/tcp of 0003e9"],
+      ...["-port 8001 to 80/tcp of 0003e9", "-link of 0003e9"],
+    ]);
+  });
+
+  it("that make containers of one network begin in the order in which they came, and wait for none", async () => {
+    await call("CreateNetwork", createNetwork(1));
+    const gate = new Gate(plugin, /apply link/);
+    const all: Promise<{ status: number }>[] = [];
+    for (const number of [1, 2, 3, 4, 5]) {
+      all.push(call("CreateEndpoint", createEndpoint(1, number)));
+      await until(() => gate.waiting.length === number);
+    }
     assert.deepEqual(
-      plugin.world.events.slice(events),
-      [1, 2, 3, 4, 5].map((number) => `+link of ${id(1000 + number).slice(0, 6)}`),
+      gate.waiting,
+      [1, 2, 3, 4, 5].map((number) => `apply link of ${id(1000 + number).slice(0, 6)}`),
     );
-    assert.deepEqual(order, [2, 3, 4, 5]);
+    gate.open();
+    for (const { status } of await Promise.all(all)) assert.equal(status, 200);
   });
 
   it("on one network that concern one container each overlap, and what concerns the network waits for them", async () => {
