@@ -29,6 +29,14 @@ interface Beside {
   readonly networks: readonly string[];
 }
 
+/** An endpoint that was made. */
+interface Made {
+  /** Its MAC address, if none was asked for. */
+  readonly given: string | undefined;
+  /** What had to go for it. */
+  readonly gone: readonly Beside[];
+}
+
 /** The network driver's operations, for any backend. Each may come twice, late, or for what is gone. */
 export class Driver {
   readonly #state: State;
@@ -124,6 +132,7 @@ export class Driver {
       // Last, and only if all of it is gone: until then the reconciler must know what may be on the host.
       await revertAll([this.#state.networkRecord(network)], log);
       this.#made.delete(id);
+      this.#nearlyFull.delete(id);
       return besides;
     });
     for (const beside of gone) await this.#tell(beside);
@@ -136,12 +145,15 @@ export class Driver {
    */
   async createEndpoint(request: EndpointRequest): Promise<string | undefined> {
     const { network, id } = request;
-    const create = () => this.#createEndpoint(request);
-    const apart = async () => (this.#isApart(request) ? await create() : undefined);
-    const { given, gone } =
-      (await this.#lock.runPart(network, id, apart)) ?? (await this.#lock.run(network, create));
-    for (const beside of gone) await this.#tell(beside);
-    return given;
+    for (;;) {
+      const apart = this.#isApart(request);
+      const create = () => this.#createEndpoint(request, apart);
+      const made = await (apart ? this.#lock.runPart(network, id, create) : this.#lock.run(network, create));
+      // It may not be apart any more when it is its turn.
+      if (!made) continue;
+      for (const beside of made.gone) await this.#tell(beside);
+      return made.given;
+    }
   }
 
   /** Whether it can be made while others on its network are: it takes nothing from them, and all else is there. */
@@ -155,19 +167,26 @@ export class Driver {
     );
   }
 
-  async #createEndpoint(request: EndpointRequest): Promise<{ given: string | undefined; gone: Beside[] }> {
+  /**
+   * @param apart others on the network may be under way
+   * @returns undefined if none may, and then nothing was done
+   */
+  async #createEndpoint(request: EndpointRequest, apart: boolean): Promise<Made | undefined> {
     const network = this.#state.requireNetwork(request.network);
-    await this.#makeAgain(network);
+    if (!apart) await this.#makeAgain(network);
+    const fixed = await this.#backend(network).mac?.(network);
     const known = this.#state.endpoint(request.network, request.id);
-    const asked = endpointOf(request, await this.#backend(network).mac?.(network), known?.createdAt);
+    const asked = endpointOf(request, fixed, known?.createdAt);
     if (known && !isDeepStrictEqual({ ...known, ...asked }, known))
       throw new ConflictError(`endpoint ${request.id} exists with other addresses`);
     const elsewhere = this.#state.networkOf(request.id);
     if (elsewhere !== undefined && elsewhere !== network.id)
       throw new ConflictError(`endpoint ${request.id} exists on network ${elsewhere}`);
+    const gone = known || apart ? [] : await this.#supplant(network, asked);
+    // From here until it is on record nobody waits for anything, so nobody else is given its addresses.
+    if (apart && !this.#isApart(request)) return undefined;
     // One that had left and was not deleted to its end comes back.
     const { left: _, ...endpoint } = known ?? asked;
-    const gone = known ? [] : await this.#supplant(network, asked);
     const log = stepLog(this.#log, request.network);
     await (known ? applyAgain : applyAll)(this.endpointPlan(network, endpoint), log);
     if (!known) this.#warnWhenNearlyFull(network);

@@ -88,8 +88,10 @@ export class Conntrack {
    */
   #next: { readonly ports: ServedPort[]; readonly ends: string[]; readonly done: Promise<void> } | undefined;
   #last: Promise<void> = Promise.resolve();
-  /** Bare addresses whose flows are to be forgotten. */
+  /** Bare addresses whose flows are to be forgotten, but nobody has begun to. */
   readonly #left = new Set<string>();
+  /** Those whose flows are being forgotten, and when that is done. */
+  readonly #going = new Map<string, Promise<void>>();
   #timer: NodeJS.Timeout | undefined;
 
   /** @param isLocal whether a bare address is the host's own */
@@ -111,31 +113,37 @@ export class Conntrack {
    */
   leave(ends: readonly string[]): void {
     for (const end of ends) this.#left.add(end);
-    if (ends.length > 0) this.#timer ??= setTimeout(() => void this.#forgetLeft(), LEFT_MS).unref();
+    if (ends.length === 0) return;
+    this.#timer ??= setTimeout(() => {
+      this.#forgetLeft();
+    }, LEFT_MS).unref();
   }
 
   /** Waits until none of these bare addresses is in a flow that is to be forgotten. */
   async without(ends: readonly string[]): Promise<void> {
-    if (ends.some((end) => this.#left.has(end))) await this.#forgetLeft();
+    if (ends.some((end) => this.#left.has(end))) this.#forgetLeft();
+    await Promise.all(ends.flatMap((end) => this.#going.get(end) ?? []));
   }
 
   /** Forgets what is still to be forgotten, and closes. */
   async close(): Promise<void> {
-    if (this.#left.size > 0) await this.#forgetLeft();
+    if (this.#left.size > 0) this.#forgetLeft();
     await this.#last;
     this.#socket.close();
   }
 
-  async #forgetLeft(): Promise<void> {
+  #forgetLeft(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const ends = [...this.#left];
-    try {
-      await this.#with({ ports: [], ends });
-    } catch {
-      // The kernel forgets them some time anyway.
-    }
-    for (const end of ends) this.#left.delete(end);
+    this.#left.clear();
+    // What fails the kernel forgets some time anyway.
+    const gone = this.#with({ ports: [], ends })
+      .catch(() => undefined)
+      .then(() => {
+        for (const end of ends) if (this.#going.get(end) === gone) this.#going.delete(end);
+      });
+    for (const end of ends) this.#going.set(end, gone);
   }
 
   #with({ ports, ends }: Unwanted): Promise<void> {

@@ -131,12 +131,12 @@ export class Links {
     return await this.#one(`if${String(index)}`, Buffer.concat([head, SKIP_STATS]));
   }
 
-  /** Every link, or those of a kind: that is less work for the kernel, too. */
+  /** Every link, or those of a kind: a kernel that has the kind lists no others. */
   async list(kind?: LinkKind): Promise<Link[]> {
     const only = kind ? [nest(IFLA.LINKINFO, text(INFO.KIND, kind))] : [];
     const payload = Buffer.concat([header(), SKIP_STATS, ...only]);
     const answers = await this.#netlink.dump("ip link show", RTM.GETLINK, payload);
-    return answers.map(parseLink);
+    return answers.map(parseLink).filter((link) => kind === undefined || link.kind === kind);
   }
 
   /**

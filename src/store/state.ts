@@ -95,30 +95,33 @@ export class State {
       what: `record network ${network.id}`,
       apply: async () => {
         if (isDeepStrictEqual(this.#networks.get(network.id), network)) return false;
-        await this.#store.put(key, network);
+        this.#store.put(key, network);
         this.#remember(network);
         return true;
       },
       revert: async () => {
-        await this.#store.delete(key);
+        this.#store.delete(key);
         this.#forget(network.id);
       },
     };
   }
 
-  /** The record of an endpoint: the first step of its plan. It need not outlive the machine's next start. */
+  /**
+   * The record of an endpoint: the first step of its plan. It need not outlive the machine's next start. It is there
+   * as soon as it is applied, before anything else happens.
+   */
   endpointRecord(endpoint: Endpoint): Step {
     const key = `endpoint/${endpoint.network}/${endpoint.id}`;
     return {
       what: `record endpoint ${endpoint.id}`,
       apply: async () => {
         if (isDeepStrictEqual(this.endpoint(endpoint.network, endpoint.id), endpoint)) return false;
-        await this.#store.put(key, endpoint);
+        this.#store.put(key, endpoint);
         this.#attach(endpoint);
         return true;
       },
       revert: async () => {
-        await this.#store.delete(key);
+        this.#store.delete(key);
         this.#detach(endpoint);
       },
     };

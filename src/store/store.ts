@@ -53,7 +53,7 @@ export class Store {
    * Writes one value. It survives the daemon, killed at any instant, and if it lasts, the machine. If it is only saved,
    * the next start makes what is saved like the rest.
    */
-  async put(key: string, value: unknown): Promise<void> {
+  put(key: string, value: unknown): void {
     this.#write(`write ${key}`, () => {
       mustHaveSpace(this.#directory);
       const sealed = seal(key, value);
@@ -64,7 +64,7 @@ export class Store {
   }
 
   /** Deletes one value; being gone already is success. Who asked for it need not wait until it is saved. */
-  async delete(key: string): Promise<void> {
+  delete(key: string): void {
     this.#write(`delete ${key}`, () => {
       this.#live.records.removeSync(key);
     });

@@ -162,7 +162,7 @@ describe("a state directory", () => {
   it("that is read-only is refused at the start in one line, with what is in it as it was", async () => {
     const directory = join(disk, "state");
     const store = new Store(directory);
-    await store.put(`network/${network.id}`, network);
+    store.put(`network/${network.id}`, network);
     const records = store.list("");
     await store.close();
     await run(["mount", "-o", "remount,ro", disk]);

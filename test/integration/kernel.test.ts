@@ -35,6 +35,12 @@ describe("Host", () => {
     await run(["bridge", "link", "set", "dev", "v0", "isolated", "on"]);
     const [mine, theirs] = [await host.links.list(), await ipLinks()];
     assert.equal(mine.length, theirs.length);
+    // A kernel without a kind lists everything.
+    for (const kind of ["bridge", "veth", "macvlan", "ifb", "vlan"] as const)
+      assert.deepEqual(
+        await host.links.list(kind),
+        mine.filter((link) => link.kind === kind),
+      );
     for (const { ifname, ifindex, mtu, flags, address, ifalias = "", master, linkinfo, group } of theirs) {
       const link = mine.find(({ name }) => name === ifname);
       assert.ok(link, ifname);

@@ -44,7 +44,8 @@ export class FakeLinks {
     const links = {
       get: async (name: string) => this.get(name),
       at: async (index: number) => [...this.#links.values()].find((link) => link.index === index),
-      list: async () => [...this.#links.values()],
+      list: async (only?: LinkKind) =>
+        [...this.#links.values()].filter(({ kind }) => only === undefined || kind === only),
       canMake: async (kind: LinkKind) => this.kinds.includes(kind),
       add: async (link: NewLink) => {
         if (!this.kinds.includes(link.kind)) throw new KernelError("ip link add", "EOPNOTSUPP");

@@ -107,7 +107,7 @@ describe("Driver", () => {
         const call = event.replace(/^\+/, "apply ").replace(/^-/, "revert ");
         for (const moment of ["before", "after"] satisfies Moment[]) {
           world.things.clear();
-          for (const { key } of store.list("")) await store.delete(key);
+          for (const { key } of store.list("")) store.delete(key);
           restart();
           await until(name);
           assert.deepEqual(contents(), done);
@@ -253,6 +253,26 @@ describe("Driver", () => {
     );
   });
 
+  for (const before of [0, 1, 2, 3])
+    it(`gives an address to one of two that get it at once, ${before} requests after another one`, async () => {
+      await driver.createNetwork(NETWORK);
+      const both = [2, 3].map((number) => ({ ...ENDPOINT, id: id(number) }));
+      const others = Array.from({ length: before }, () => driver.revoke(id(1), id(2)));
+      await Promise.all([...others, ...both.map((endpoint) => driver.createEndpoint(endpoint))]);
+      const keys = store.list("endpoint/").map(({ key }) => key);
+      assert.equal(keys.length, 1);
+      const links = [...world.things].filter((thing) => thing.startsWith("link"));
+      assert.deepEqual(links, [`link of ${keys[0]?.slice(-64).slice(0, 6)}`]);
+    });
+
+  it("makes the first endpoint after a start before what is asked of it later", async () => {
+    await driver.createNetwork(NETWORK);
+    const before = contents();
+    restart();
+    await Promise.all([driver.createEndpoint(ENDPOINT), driver.deleteEndpoint(id(1), id(2))]);
+    assert.deepEqual(contents(), before);
+  });
+
   describe("a network that needs what another one has", () => {
     /** What the engine knows, or that it does not answer. */
     let known: readonly string[] | undefined;
@@ -262,7 +282,7 @@ describe("Driver", () => {
       await driver.createNetwork(NETWORK);
       await driver.createEndpoint(ENDPOINT);
       for (const { key, value } of store.list(""))
-        await store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
+        store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
       const survey = (_: unknown, [other]: readonly Network[]) =>
         other ? Promise.reject(new TakenError(other.id, "it is taken")) : Promise.resolve({ mtu: 1500 });
       const knows = (network: string) =>
@@ -348,7 +368,7 @@ describe("Driver", () => {
       await driver.publish(id(1), id(2), bindings);
       await driver.createEndpoint({ ...ENDPOINT, id: id(3), ipv4: "10.1.0.3/16" });
       for (const { key, value } of store.list(""))
-        await store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
+        store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
       const state = new State(store);
       const fake = new FakeBackend(world);
       const choosePorts = (network: Network, endpoint: Endpoint, asked: readonly PortBinding[]) => {

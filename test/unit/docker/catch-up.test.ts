@@ -57,7 +57,7 @@ describe("catchUp", () => {
         });
     }
     for (const { key, value } of store.list(""))
-      await store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
+      store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
     const state = new State(store);
     driver = new Driver(state, { bridge: new FakeBackend(world) }, ALL_KNOWN, log);
     return (engine: Engine, end = { aborted: false }) => catchUp(engine, driver, state, log, end);

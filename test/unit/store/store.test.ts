@@ -46,10 +46,10 @@ describe("Store", () => {
 
   it("lists what was put under a prefix, in the order of the keys, as it was", async () => {
     const value = { text: "ä\n\u0000", list: [1, null, { deep: true }], empty: {} };
-    await store.put("network/b", value);
-    await store.put("network/a", 1);
-    await store.put("networks", "x");
-    await store.put("endpoint/a/b", [2]);
+    store.put("network/b", value);
+    store.put("network/a", 1);
+    store.put("networks", "x");
+    store.put("endpoint/a/b", [2]);
     assert.deepEqual(store.list("network/"), [
       { key: "network/a", value: 1 },
       { key: "network/b", value },
@@ -58,12 +58,12 @@ describe("Store", () => {
   });
 
   it("keeps everything when it is opened again, and nothing that was deleted", async () => {
-    await store.put("network/a", 1);
-    await store.put("endpoint/a/b", 1);
-    await store.put("endpoint/a/b", 2);
-    await store.put("endpoint/a/c", 3);
-    await store.delete("endpoint/a/c");
-    await store.delete("endpoint/a/never");
+    store.put("network/a", 1);
+    store.put("endpoint/a/b", 1);
+    store.put("endpoint/a/b", 2);
+    store.put("endpoint/a/c", 3);
+    store.delete("endpoint/a/c");
+    store.delete("endpoint/a/never");
     await reopen();
     assert.deepEqual(store.list(""), [
       { key: "endpoint/a/b", value: 2 },
@@ -83,12 +83,12 @@ describe("Store", () => {
     },
   }))
     it(`is there again with the next change after somebody has deleted ${what}`, async () => {
-      await store.put("network/a", 1);
-      await store.put("network/b", 2);
-      await store.put("endpoint/a/b", 3);
+      store.put("network/a", 1);
+      store.put("network/b", 2);
+      store.put("endpoint/a/b", 3);
       lose();
-      await store.delete("network/b");
-      await store.put("endpoint/a/c", 4);
+      store.delete("network/b");
+      store.put("endpoint/a/c", 4);
       assert.deepEqual(keys(), ["endpoint/a/b", "endpoint/a/c", "network/a"]);
       await reopen();
       assert.deepEqual(keys(), ["endpoint/a/b", "endpoint/a/c", "network/a"]);
@@ -97,7 +97,7 @@ describe("Store", () => {
     });
 
   it("is read by others while it is open, without a change to it", async () => {
-    await store.put("network/a", 1);
+    store.put("network/a", 1);
     const before = readdirSync(dir);
     assert.deepEqual(readStore(dir, SUNDAY), { version: VERSION, records: new Map([["network/a", 1]]) });
     assert.deepEqual(readdirSync(dir), before);
@@ -105,10 +105,10 @@ describe("Store", () => {
 
   describe("after the machine has started anew", () => {
     it("has the networks, and no endpoints", async () => {
-      await store.put("network/a", 1);
-      await store.put("endpoint/a/b", 2);
-      await store.put("network/b", 3);
-      await store.delete("network/a");
+      store.put("network/a", 1);
+      store.put("endpoint/a/b", 2);
+      store.put("network/b", 3);
+      store.delete("network/a");
       await reopen(MONDAY);
       assert.deepEqual(store.list(""), [{ key: "network/b", value: 3 }]);
       assert.deepEqual(
@@ -118,23 +118,23 @@ describe("Store", () => {
     });
 
     it("has a network that was deleted and made again at once", async () => {
-      await store.put("network/a", 1);
-      await store.delete("network/a");
-      await store.put("network/a", 2);
+      store.put("network/a", 1);
+      store.delete("network/a");
+      store.put("network/a", 2);
       await setImmediate();
       assert.deepEqual(readStore(dir, MONDAY)?.records, new Map([["network/a", 2]]));
     });
 
     it("no longer has one that was deleted a moment before", async () => {
-      await store.put("network/a", 1);
-      await store.delete("network/a");
+      store.put("network/a", 1);
+      store.delete("network/a");
       await setImmediate();
       assert.equal(readStore(dir, MONDAY)?.records.size, 0);
     });
 
     it("has what a daemon had written that was killed before it was saved, and started once more", async () => {
       const unsaved = readFileSync(file("tsnet.mdb"));
-      await store.put("network/a", 1);
+      store.put("network/a", 1);
       assert.equal(readStore(dir, MONDAY)?.records.size, 1);
       writeFileSync(file("tsnet.mdb"), unsaved);
       assert.equal(readStore(dir, MONDAY)?.records.size, 0);
@@ -144,7 +144,7 @@ describe("Store", () => {
     });
 
     it("does not look at what the machine's end may have left half-written", async () => {
-      await store.put("network/a", 1);
+      store.put("network/a", 1);
       await store.close();
       writeFileSync(file(`run-${SUNDAY}.mdb`), "half");
       store = new Store(dir, MONDAY);
@@ -153,7 +153,7 @@ describe("Store", () => {
   });
 
   it("leaves no draft that a killed daemon left", async () => {
-    await store.put("network/a", 1);
+    store.put("network/a", 1);
     await store.close();
     for (const name of [`run-${SUNDAY}.mdb.new`, "tsnet.mdb.new", "tsnet.mdb.new-lock"])
       writeFileSync(file(name), "half");
@@ -259,7 +259,7 @@ describe("Store", () => {
 
   for (const name of [`run-${SUNDAY}.mdb`, "tsnet.mdb"])
     it(`refuses a newer version's ${name} in one line, and leaves it as it is`, async () => {
-      await store.put("network/a", 1);
+      store.put("network/a", 1);
       await store.close();
       const root = open<string, string>({ path: file(name), noSync: true, encoding: "string" });
       root.putSync("version", String(VERSION + 1));
@@ -280,8 +280,8 @@ describe("Store", () => {
 
   describe("that is damaged", () => {
     beforeEach(async () => {
-      await store.put("network/a", 1);
-      await store.put("endpoint/a/b", 2);
+      store.put("network/a", 1);
+      store.put("endpoint/a/b", 2);
       await store.close();
     });
 
@@ -359,7 +359,7 @@ describe("Store", () => {
     ]);
 
     it("puts other records in the place of all there are, for this boot and the next", async () => {
-      await store.put("network/a", 1);
+      store.put("network/a", 1);
       await store.close();
       replaceStore(dir, records, SUNDAY);
       assert.deepEqual(readStore(dir, SUNDAY)?.records, records);
@@ -369,7 +369,7 @@ describe("Store", () => {
     });
 
     it("counts from the first of the two files on", async () => {
-      await store.put("network/a", 1);
+      store.put("network/a", 1);
       await store.close();
       copyFileSync(file("tsnet.mdb"), file("before"));
       replaceStore(dir, records, SUNDAY);
