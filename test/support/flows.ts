@@ -33,6 +33,12 @@ export function tcpFlows(port: number): string[] {
   return flowsTo("tcp", [port]);
 }
 
+/** How many flows of TCP to a port are answered by that port itself: nobody has translated them. */
+export function untranslatedFlows(port: number): number {
+  const line = new RegExp(` tcp .* dport=${port} .* sport=${port} `, "g");
+  return [...readFileSync("/proc/net/nf_conntrack", "utf8").matchAll(line)].length;
+}
+
 function flowsTo(protocol: string, ports: readonly number[]): string[] {
   const flows = readFileSync("/proc/net/nf_conntrack", "utf8").matchAll(
     new RegExp(` ${protocol} .*? dst=(\\S+) .*? dport=(\\d+)`, "g"),
