@@ -148,12 +148,17 @@ export class Driver {
     for (;;) {
       const apart = this.#isApart(request);
       const create = () => this.#createEndpoint(request, apart);
-      const made = await (apart ? this.#lock.runPart(network, id, create) : this.#lock.run(network, create));
+      const made = await this.#turn(network, id, apart, create);
       // It may not be apart any more when it is its turn.
       if (!made) continue;
       for (const beside of made.gone) await this.#tell(beside);
       return made.given;
     }
+  }
+
+  /** Runs what is done to one endpoint beside what is done to others of its network, or by itself there. */
+  async #turn<T>(network: string, id: string, apart: boolean | undefined, fn: () => Promise<T>): Promise<T> {
+    return await (apart ? this.#lock.runPart(network, id, fn) : this.#lock.run(network, fn));
   }
 
   /** Whether it can be made while others on its network are: it takes nothing from them, and all else is there. */
@@ -220,10 +225,7 @@ export class Driver {
       return beside;
     };
     const network = this.#state.network(networkId);
-    const gone =
-      network && this.#backend(network).apart
-        ? await this.#lock.runPart(networkId, id, remove)
-        : await this.#lock.run(networkId, remove);
+    const gone = await this.#turn(networkId, id, network && this.#backend(network).apart, remove);
     if (gone) await this.#tell(gone);
   }
 
@@ -341,8 +343,9 @@ export class Driver {
   }
 
   /** Once, until there are fewer again. */
-  #warnWhenNearlyFull({ id, backend }: Network): void {
-    const { capacity } = backendOf(this.#backends, backend);
+  #warnWhenNearlyFull(network: Network): void {
+    const { id } = network;
+    const { capacity } = this.#backend(network);
     const endpoints = this.#state.endpoints(id).length;
     if (capacity === undefined || endpoints < NEARLY_FULL * capacity) this.#nearlyFull.delete(id);
     else if (!this.#nearlyFull.has(id)) {

@@ -28,11 +28,7 @@ export interface Cidr {
 }
 
 /** Reads `10.1.2.3/16` or `fd00::1/64`. */
-export function parseCidr(text: string): Cidr {
-  return readCidr(text);
-}
-
-const readCidr = remembered((text: string): Cidr => {
+export const parseCidr = remembered((text: string): Cidr => {
   const [address = "", length, ...rest] = text.split("/");
   if (!length || !/^\d{1,3}$/.test(length) || rest.length > 0)
     throw new InvalidError(`"${text}" is not an address with a prefix length, such as 10.1.2.3/24`);
