@@ -6,7 +6,7 @@ import { networkDriver } from "./api/network-driver.ts";
 import { createServer } from "./api/server.ts";
 import { createBackends } from "./backends/index.ts";
 import { Publisher } from "./backends/publishing.ts";
-import { catchUp } from "./docker/catch-up.ts";
+import { CatchUp } from "./docker/catch-up.ts";
 import { EngineBridges } from "./docker/bridges.ts";
 import { EngineWatch } from "./docker/engine-watch.ts";
 import { Engine } from "./docker/engine.ts";
@@ -52,6 +52,7 @@ export async function daemon(config: Config): Promise<void> {
   const stop = async (signal: string) => {
     log.info({ signal }, "stopping");
     await server.close();
+    engine.close();
     await started;
     await watch.stop();
     await reconciler.stop();
@@ -104,8 +105,9 @@ function build(config: Config, log: Logger) {
     onMoved: announcer.moved.bind(announcer),
   };
   const reconciler = new Reconciler(driver, state, host, firewall, companions, log);
+  const catchUp = new CatchUp(engine, driver, state, log);
   const compare = async (end: AbortSignal) => {
-    const again = await catchUp(engine, driver, state, log, end);
+    const again = await catchUp.run(end);
     await firewall.forwarding.onEngine();
     return again;
   };

@@ -56,6 +56,8 @@ export const Network = z.object({
   found: z.unknown(),
   /** Milliseconds since 1970. */
   createdAt: z.number(),
+  /** The engine that was seen to know it last (Inventory, docker/engine.ts). */
+  engine: z.string().optional(),
 });
 /** With the backend's own types for what only it understands. */
 export type Network<O = unknown, F = unknown> = Omit<z.infer<typeof Network>, "options" | "found"> & {

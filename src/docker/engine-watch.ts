@@ -50,12 +50,17 @@ export class EngineWatch {
 
   /** @param end of this engine */
   async #accompany(end: AbortSignal): Promise<void> {
+    let told = "";
     while (!end.aborted) {
       let again: number | undefined;
       try {
         again = await this.#compare(end);
+        told = "";
       } catch (error) {
-        this.#log.info({ reason: reason(error) }, "could not compare with the engine; will try again");
+        const why = reason(error);
+        if (why !== told)
+          this.#log.info({ reason: why }, "could not compare with the engine; will try again");
+        told = why;
         again = RETRY_MS;
       }
       await pause(again ?? INTERVAL_MS, end);

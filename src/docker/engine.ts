@@ -1,20 +1,29 @@
 import { Agent, request } from "node:http";
 import { Socket } from "node:net";
+import * as z from "zod";
 import { TsnetError, reason } from "../errors.ts";
 
-/** Milliseconds the engine may take to answer: it is asked off the request path, and asked again later. */
+/** Milliseconds the engine may take for a whole answer: whoever asks asks again later. */
 const TIMEOUT_MS = 10_000;
+/** Characters an answer may have: those of some ten thousand networks or containers. */
+const ANSWER_LENGTH = 1 << 24;
 
 /** GET /networks, as far as it is read here. */
-interface NetworkView {
-  readonly Id: string;
-  readonly Name: string;
-  readonly Driver: string;
-  readonly Internal: boolean;
-  readonly Options?: Readonly<Record<string, string>> | null;
-  /** Only when one network is asked for. */
-  readonly Containers?: Readonly<Record<string, { readonly EndpointID: string; readonly Name: string }>>;
-}
+const Networks = z.array(
+  z.object({
+    Id: z.string(),
+    Driver: z.string(),
+    Internal: z.boolean(),
+    Options: z.record(z.string(), z.string()).nullish(),
+  }),
+);
+/** GET /networks/{id}. */
+const Inspected = z.object({
+  Name: z.string(),
+  Containers: z.record(z.string(), z.object({ EndpointID: z.string(), Name: z.string() })),
+});
+const Version = z.object({ Version: z.string() });
+const Failure = z.object({ message: z.string() });
 
 /** A network of any driver, as the engine lists it. */
 export interface EngineNetwork {
@@ -22,6 +31,17 @@ export interface EngineNetwork {
   readonly internal: boolean;
   /** The bridge link that the engine's own driver gave it. */
   readonly bridge: string | undefined;
+}
+
+/** What an engine has, and which engine that is. */
+export interface Inventory {
+  /**
+   * Stays the same as long as the engine has the same data directory: the id of its network `none`, which it makes as it
+   * begins one, and of which there is never another. (What `docker info` calls ID is elsewhere before engine 23.)
+   */
+  readonly engine: string;
+  /** Ids of all its networks. */
+  readonly networks: ReadonlySet<string>;
 }
 
 /**
@@ -33,6 +53,7 @@ export interface EngineNetwork {
  */
 export class Engine {
   readonly #socketPath: string;
+  readonly #closed = new AbortController();
 
   /** @param socketPath of the engine's API */
   constructor(socketPath: string) {
@@ -41,8 +62,7 @@ export class Engine {
 
   /** Every network of any driver. */
   async networks(): Promise<EngineNetwork[]> {
-    const networks = await this.#get<readonly NetworkView[]>("/networks");
-    return networks.map(({ Id, Driver, Internal, Options }) => ({
+    return (await this.#get("/networks", Networks)).map(({ Id, Driver, Internal, Options }) => ({
       id: Id,
       internal: Internal,
       bridge:
@@ -52,9 +72,17 @@ export class Engine {
     }));
   }
 
+  /** @throws {TsnetError} also if that is no whole list, as of an engine that is just starting */
+  async inventory(): Promise<Inventory> {
+    const networks = await this.#get("/networks", Networks);
+    const none = networks.find(({ Driver }) => Driver === "null");
+    if (!none) throw new TsnetError("docker", "GET /networks: the engine's own networks are not among them");
+    return { engine: none.Id, networks: new Set(networks.map(({ Id }) => Id)) };
+  }
+
   /** Whether there is a network of that id. */
   async knowsNetwork(network: string): Promise<boolean> {
-    return (await this.networks()).some(({ id }) => id === network);
+    return (await this.inventory()).networks.has(network);
   }
 
   /** Whether a container has that endpoint. */
@@ -69,14 +97,19 @@ export class Engine {
 
   /** What users call a network and the containers on it, by endpoint id. */
   async names(network: string): Promise<{ network: string; containers: Map<string, string> }> {
-    const { Name: name, Containers = {} } = await this.#get<NetworkView>(`/networks/${network}`);
+    const { Name: name, Containers } = await this.#get(`/networks/${network}`, Inspected);
     const containers = Object.values(Containers).map(({ EndpointID, Name }) => [EndpointID, Name] as const);
     return { network: name, containers: new Map(containers) };
   }
 
   /** Its version: `28.5.2+dfsg4`. */
   async version(): Promise<string> {
-    return (await this.#get<{ readonly Version: string }>("/version")).Version;
+    return (await this.#get("/version", Version)).Version;
+  }
+
+  /** Asks nothing more, and waits for no answer. */
+  close(): void {
+    this.#closed.abort();
   }
 
   /**
@@ -103,7 +136,7 @@ export class Engine {
     };
     stopping.addEventListener("abort", close);
     try {
-      await get(this.#socketPath, "/_ping", agent);
+      await this.#fetch("/_ping", agent);
     } catch (cause) {
       stopping.removeEventListener("abort", close);
       throw new TsnetError("docker", `GET /_ping: ${reason(cause)}`, { cause });
@@ -112,34 +145,54 @@ export class Engine {
   }
 
   /** Every engine answers a path without a version as its newest. */
-  async #get<T>(path: string): Promise<T> {
+  async #get<T>(path: string, schema: z.ZodType<T>): Promise<T> {
     try {
-      const { status, text } = await get(this.#socketPath, path);
-      const answer = JSON.parse(text) as T & { readonly message?: string };
-      if (status !== 200) throw new Error(answer.message ?? `status ${String(status)}`);
-      return answer;
+      const { status, text } = await this.#fetch(path);
+      const answer: unknown = JSON.parse(text);
+      if (status !== 200) throw new Error(Failure.safeParse(answer).data?.message ?? `status ${status}`);
+      const parsed = schema.safeParse(answer);
+      if (parsed.success) return parsed.data;
+      const [issue] = parsed.error.issues;
+      throw new Error(`no answer of an engine's: ${[...(issue?.path ?? []), issue?.message].join(": ")}`);
     } catch (cause) {
       throw new TsnetError("docker", `GET ${path}: ${reason(cause)}`, { cause });
     }
   }
-}
 
-function get(
-  socketPath: string,
-  path: string,
-  agent?: Agent,
-): Promise<{ status: number | undefined; text: string }> {
-  return new Promise((resolve, reject) => {
-    const asked = request({ socketPath, path, timeout: TIMEOUT_MS, agent }, (answer) => {
-      let text = "";
-      answer.setEncoding("utf8").on("data", (part: string) => (text += part));
-      answer.on("end", () => {
-        resolve({ status: answer.statusCode, text });
+  #fetch(path: string, agent?: Agent): Promise<{ status: number | undefined; text: string }> {
+    return new Promise((resolve, reject) => {
+      const asked = request({ socketPath: this.#socketPath, path, agent }, (answer) => {
+        let text = "";
+        answer.setEncoding("utf8").on("data", (part: string) => {
+          text += part;
+          if (text.length > ANSWER_LENGTH)
+            fail(new Error(`an answer of more than ${ANSWER_LENGTH} characters`));
+        });
+        answer.on("end", () => {
+          settled();
+          resolve({ status: answer.statusCode, text });
+        });
+        answer.on("error", fail);
       });
-      answer.on("error", reject);
+      const fail = (error: Error) => {
+        settled();
+        reject(error);
+        asked.destroy();
+      };
+      const timer = setTimeout(() => {
+        fail(new Error(`no answer within ${TIMEOUT_MS} ms`));
+      }, TIMEOUT_MS);
+      const close = () => {
+        fail(new Error("tsnet is stopping"));
+      };
+      const settled = () => {
+        clearTimeout(timer);
+        this.#closed.signal.removeEventListener("abort", close);
+      };
+      asked.on("error", fail);
+      if (this.#closed.signal.aborted) close();
+      else this.#closed.signal.addEventListener("abort", close);
+      asked.end();
     });
-    asked.on("timeout", () => asked.destroy(new Error(`no answer within ${String(TIMEOUT_MS)} ms`)));
-    asked.on("error", reject);
-    asked.end();
-  });
+  }
 }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Answerers } from "./answers.ts";
@@ -85,6 +86,23 @@ onEachEngine("restarts", (site) => {
   it("has them back when engine and tsnet are killed", async () => {
     await Promise.all([site.host.killEngine(), site.host.killTsnet()]);
     await site.host.startTsnet();
+    await site.host.startEngine();
+    await allIsBack();
+  });
+
+  it("keeps its networks while an engine runs without the data directory that knows them", async () => {
+    const data = join(site.host.dir, "docker");
+    await site.host.stopEngine();
+    await rename(data, `${data}.away`);
+    const logged = (await site.host.tsnetLog()).length;
+    await site.host.startEngine();
+    const log = async () => (await site.host.tsnetLog()).slice(logged);
+    await until("tsnet to tell of it", async () => (await log()).includes("another data directory"), 15_000);
+    assert.equal(await site.docker("network", "ls", "--quiet", "--filter", "driver=tsnet"), "");
+    assert.doesNotMatch(await log(), /no longer knows/);
+    await site.host.stopEngine();
+    await rm(data, { recursive: true });
+    await rename(`${data}.away`, data);
     await site.host.startEngine();
     await allIsBack();
   });

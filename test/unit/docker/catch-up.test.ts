@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { mock } from "node:test";
-import { catchUp } from "../../../src/docker/catch-up.ts";
+import { CatchUp } from "../../../src/docker/catch-up.ts";
 import type { Engine } from "../../../src/docker/engine.ts";
 import { Driver } from "../../../src/driver.ts";
 import { State } from "../../../src/store/state.ts";
@@ -14,28 +14,22 @@ import { id } from "../../support/requests.ts";
 import { World } from "../../support/world.ts";
 import { ALL_KNOWN } from "../../support/known.ts";
 
+type Asked = Pick<Engine, "inventory" | "endpoints">;
+
 /** An engine that knows these networks, each with these endpoints. */
-function engineWith(networks: Readonly<Record<string, readonly string[]>>): Engine {
-  const engine: Pick<Engine, "networks" | "endpoints"> = {
-    networks: () =>
-      Promise.resolve(
-        Object.keys(networks).map((known) => ({
-          id: known,
-          internal: false,
-          bridge: undefined,
-        })),
-      ),
+function engineWith(networks: Readonly<Record<string, readonly string[]>>, engine = "one"): Asked {
+  return {
+    inventory: () => Promise.resolve({ engine, networks: new Set(Object.keys(networks)) }),
     endpoints: (network) => Promise.resolve(new Set(networks[network])),
   };
-  return engine as Engine;
 }
 
-describe("catchUp", () => {
+describe("CatchUp", () => {
   let dir: string;
   let store: Store;
   let world: World;
   let driver: Driver;
-  const { log } = memoryLog();
+  const { log, lines } = memoryLog();
 
   /** A daemon started on two networks with two endpoints each, all made that long ago. */
   const started = async (ageMs: number) => {
@@ -60,7 +54,16 @@ describe("catchUp", () => {
       store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
     const state = new State(store);
     driver = new Driver(state, { bridge: new FakeBackend(world) }, ALL_KNOWN, log);
-    return (engine: Engine, end = { aborted: false }) => catchUp(engine, driver, state, log, end);
+    let engine: Asked;
+    const asked: Asked = {
+      inventory: () => engine.inventory(),
+      endpoints: (network) => engine.endpoints(network),
+    };
+    const catchUp = new CatchUp(asked, driver, state, log);
+    return (now: Asked, end = { aborted: false }) => {
+      engine = now;
+      return catchUp.run(end);
+    };
   };
   const everything = { [id(1)]: [id(17), id(18)], [id(2)]: [id(33), id(34)] };
 
@@ -112,6 +115,60 @@ describe("catchUp", () => {
     assert.equal(store.list("").length, 5);
   });
 
+  it("keeps what another engine was seen to know, for a day", async () => {
+    const run = await started(3_600_000);
+    const before = [...world.things];
+    await run(engineWith(everything));
+    const told = () =>
+      lines.filter(({ msg }) => String(msg).startsWith("this engine has another data directory"));
+    mock.timers.enable({ apis: ["Date"], now: Date.now() });
+    const begin = performance.now();
+    const clock = mock.method(performance, "now", () => begin);
+    try {
+      const pass = (hours: number) => clock.mock.mockImplementation(() => begin + hours * 3_600_000);
+      // As one does whose disk is not mounted, time and again.
+      for (const hours of [0, 1, 23]) {
+        pass(hours);
+        await run(engineWith({}, "other"));
+      }
+      assert.equal(told().length, 1);
+      assert.deepEqual(told()[0]?.["networks"], [id(1), id(2)]);
+      pass(25);
+      await run(engineWith(everything));
+      await run(engineWith({}, "other"));
+      pass(48);
+      await run(engineWith({}, "other"));
+      assert.deepEqual([...world.things], before);
+      pass(50);
+      await run(engineWith({}, "other"));
+      assert.deepEqual(store.list(""), []);
+    } finally {
+      clock.mock.restore();
+      mock.timers.reset();
+    }
+  });
+
+  it("deletes what it has forgotten that no other engine was seen to know", async () => {
+    const run = await started(3_600_000);
+    await run(engineWith({ [id(1)]: [id(17), id(18)] }, "other"));
+    assert.deepEqual(
+      store.list("network/").map(({ key }) => key),
+      [`network/${id(1)}`],
+    );
+    // It has been taken for the first one's meanwhile.
+    await run(engineWith({}, "one"));
+    assert.equal(store.list("network/").length, 1);
+    await run(engineWith({}, "other"));
+    assert.deepEqual(store.list(""), []);
+  });
+
+  it("tells once of a network that cannot be read", async () => {
+    const run = await started(3_600_000);
+    const endpoints = () => Promise.reject(new Error("no answer"));
+    for (let times = 0; times < 3; times += 1) await run({ ...engineWith(everything), endpoints });
+    assert.equal(lines.filter(({ reason }) => reason === "no answer").length, 2, "one for each network");
+  });
+
   it("lets be what is so young that the engine may still be making it", async () => {
     const run = await started(10_000);
     const before = [...world.things];
@@ -150,8 +207,8 @@ describe("catchUp", () => {
     mock.timers.enable({ apis: ["Date"], now: Date.now() });
     try {
       const engine = engineWith(everything);
-      const networks = async () => {
-        const answer = await engine.networks();
+      const inventory = async () => {
+        const answer = await engine.inventory();
         await driver.createNetwork({ id: id(3), options: {}, internal: false, ipv4: [], ipv6: [] });
         return answer;
       };
@@ -159,7 +216,7 @@ describe("catchUp", () => {
         mock.timers.tick(15_000);
         return engine.endpoints(network);
       };
-      await run(Object.assign(engineWith(everything), { networks, endpoints }));
+      await run(Object.assign(engineWith(everything), { inventory, endpoints }));
     } finally {
       mock.timers.reset();
     }
@@ -169,8 +226,8 @@ describe("catchUp", () => {
   it("deletes nothing when the engine does not answer", async () => {
     const run = await started(3_600_000);
     const before = [...world.things];
-    const silent: Pick<Engine, "networks"> = { networks: () => Promise.reject(new Error("ECONNREFUSED")) };
-    await assert.rejects(run(silent as Engine), /ECONNREFUSED/);
+    const silent = { ...engineWith({}), inventory: () => Promise.reject(new Error("ECONNREFUSED")) };
+    await assert.rejects(run(silent), /ECONNREFUSED/);
     assert.deepEqual([...world.things], before);
   });
 });

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Engine } from "../../../src/docker/engine.ts";
 import { TsnetError } from "../../../src/errors.ts";
+import { StoppedClock } from "../../support/clock.ts";
 
 /** What an engine answers, as 28.5 does. */
 const ANSWERS: Readonly<Record<string, readonly [number, unknown]>> = {
@@ -23,13 +24,15 @@ const ANSWERS: Readonly<Record<string, readonly [number, unknown]>> = {
       },
       { Id: "b".repeat(64), Name: "mine", Driver: "bridge", Internal: true, Options: null },
       { Id: "c".repeat(64), Name: "ours", Driver: "tsnet", Internal: false, Options: {} },
+      { Id: "0".repeat(64), Name: "none", Driver: "null", Internal: false, Options: {} },
     ],
   ],
   "/networks/c": [
     200,
     { Id: "c", Name: "ours", Driver: "tsnet", Containers: { f: { EndpointID: "e", Name: "größe" } } },
   ],
-  "/networks/b": [200, { Id: "b", Name: "mine", Driver: "bridge" }],
+  "/networks/b": [200, { Id: "b", Name: "mine", Driver: "bridge", Containers: {} }],
+  "/networks/d": [200, { Id: "d", Name: "of something else", Driver: "bridge" }],
   "/version": [200, { Version: "28.5.2+dfsg4" }],
 };
 
@@ -75,8 +78,65 @@ describe("Engine", () => {
         [false, "docker0"],
         [true, `br-${"b".repeat(12)}`],
         [false, undefined],
+        [false, undefined],
       ],
     );
+  });
+
+  it("tells which engine it is by its network none", async () => {
+    const { engine: it, networks } = await engine.inventory();
+    assert.equal(it, "0".repeat(64));
+    assert.deepEqual([...networks].map((id) => id[0]).sort(), ["0", "a", "b", "c"]);
+    assert.equal(await engine.knowsNetwork("c".repeat(64)), true);
+    assert.equal(await engine.knowsNetwork("d".repeat(64)), false);
+  });
+
+  it("does not believe what no engine says", async () => {
+    let says: string | Buffer = "";
+    const other = createServer((_, response) => response.end(says));
+    const path = join(dir, "strange.sock");
+    await new Promise<void>((resolve) => other.listen(path, resolve));
+    for (const [body, why] of [
+      ["[]", /the engine's own networks are not among them/],
+      ["null", /no answer of an engine's: Invalid input/],
+      ["[null]", /no answer of an engine's: 0: Invalid input/],
+      ['[{"Id":"a"}]', /no answer of an engine's: 0: Driver: Invalid input/],
+      ["<html>", /Unexpected token/],
+      [Buffer.alloc((1 << 24) + 1, " "), /an answer of more than 16777216 characters/],
+    ] as const) {
+      says = body;
+      await assert.rejects(new Engine(path).inventory(), why);
+    }
+    other.close();
+    await assert.rejects(
+      engine.endpoints("d"),
+      /^TsnetError: GET \/networks\/d: no answer of an engine's: Containers/,
+    );
+  });
+
+  it("waits for no answer that never ends, nor for any once it is closed", async () => {
+    const drips = new Set<NodeJS.Timeout>();
+    const slow = createServer((_, response) => {
+      drips.add(setInterval(() => response.write(" "), 10));
+    });
+    const path = join(dir, "slow.sock");
+    await new Promise<void>((resolve) => slow.listen(path, resolve));
+    const clock = new StoppedClock();
+    try {
+      const asked = assert.rejects(new Engine(path).networks(), /no answer within 10000 ms/);
+      await clock.pass(10_000);
+      await asked;
+    } finally {
+      clock.release();
+    }
+    const closing = new Engine(path);
+    const asked = assert.rejects(closing.networks(), /tsnet is stopping/);
+    closing.close();
+    await asked;
+    await assert.rejects(closing.networks(), /tsnet is stopping/);
+    for (const drip of drips) clearInterval(drip);
+    slow.close();
+    slow.closeAllConnections();
   });
 
   it("names the endpoints of a network, and the containers by endpoint", async () => {
