@@ -90,7 +90,7 @@ function build(config: Config, log: Logger) {
   const firewall = new Firewall(new Firewalld(log, config.systemBus));
   const engine = new Engine(config.dockerSocket);
   const publisher = new Publisher(host, firewall);
-  const backends = createBackends(host, firewall, publisher, config.publish, state);
+  const backends = createBackends(host, firewall, publisher, config.publish, state, engine);
   const driver = new Driver(state, backends, engine, log);
   const announcer = new Announcer(engine, log);
   const bridges = new EngineBridges(host, engine, {
@@ -102,6 +102,11 @@ function build(config: Config, log: Logger) {
       firewall.setEngineBridges(await bridges.there());
     },
     askForBridges: bridges.learn.bind(bridges),
+    engineNetworks: () =>
+      engine.inventory().then(
+        ({ networks }) => networks,
+        () => undefined,
+      ),
     onMoved: announcer.moved.bind(announcer),
   };
   const reconciler = new Reconciler(driver, state, host, firewall, companions, log);

@@ -1,9 +1,11 @@
-/** What the engine still has; either rejects while it does not answer. */
+/** What the engine still has; each rejects while it does not answer. */
 export interface Knowledge {
   /** Whether there is a network of that id. */
   knowsNetwork(network: string): Promise<boolean>;
   /** Whether a container has that endpoint. */
   knowsEndpoint(network: string, endpoint: string): Promise<boolean>;
+  /** Whether a network of its own bridge driver has that bridge. */
+  knowsBridge(bridge: string): Promise<boolean>;
 }
 
 /**

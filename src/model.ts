@@ -15,6 +15,9 @@ export const Pool = z.object({
 });
 export type Pool = z.infer<typeof Pool>;
 
+/** Names of the `--aux-address` that is the host's own on a network; one name can be given only once. */
+export const HOST_AUX = { 4: "host", 6: "host6" } as const;
+
 /** What a published port can be one of. */
 export const Protocol = z.enum(["tcp", "udp", "sctp"]);
 export type Protocol = z.infer<typeof Protocol>;

@@ -43,6 +43,11 @@ export function isContainerEnd(name: string): boolean {
   return name.startsWith("tsc");
 }
 
+/** What the other end is called of one that goes into a sandbox; undefined if the name is not such a one's. */
+export function hostEndOf(containerEnd: string): string | undefined {
+  return isContainerEnd(containerEnd) ? containerEnd.replace("tsc", "tsh") : undefined;
+}
+
 /** The host's own macvlan beside those of a network's containers. */
 export function shimName(network: string): string {
   return `tsm${network.slice(0, DIGITS)}`;

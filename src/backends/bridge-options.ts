@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { type Family, isIp, parseIp } from "../ip.ts";
-import { flag, linkName, mtu, ruledLinkName } from "./option-types.ts";
+import { flag, interfacePrefix, mtu, ruledLinkName, unless } from "./option-types.ts";
 
 /** A bare address in its shortest form, as rules have it. */
 const address = (family: Family) =>
@@ -45,7 +45,7 @@ export const BridgeOptions = z.object({
     description:
       "packets of up to 512 KiB between containers, as always on internal networks: faster there, slower to the outside",
   }),
-  "com.docker.network.bridge.name": ruledLinkName.optional().meta({
+  "com.docker.network.bridge.name": unless("", ruledLinkName.optional()).optional().meta({
     description: "name of the bridge; an existing one is used and never deleted",
     default: "`ts-` and 12 digits of the network's id",
   }),
@@ -67,13 +67,13 @@ export const BridgeOptions = z.object({
   "com.docker.network.bridge.gateway_mode_ipv6": mode
     .default("nat")
     .meta({ description: "the same for IPv6" }),
-  "com.docker.network.driver.mtu": mtu.optional().meta({
+  "com.docker.network.driver.mtu": mtu.meta({
     description: "MTU of the bridge and the containers, in bytes",
     default: "the MTU of the default route's link",
   }),
-  "com.docker.network.container_iface_prefix": linkName(11)
-    .default("eth")
-    .meta({ description: "name of interfaces in the container, before their number" }),
+  "com.docker.network.container_iface_prefix": interfacePrefix.meta({
+    description: "name of interfaces in the container, before their number",
+  }),
   "com.docker.network.host_ipv4": address(4).optional().meta({
     description: "source address of masqueraded packets",
     default: "an address of the link they leave by",

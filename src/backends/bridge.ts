@@ -4,6 +4,7 @@ import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
 import { FAMILIES, type Family } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
+import type { Knowledge } from "../knowledge.ts";
 import {
   BRIDGE_PORTS,
   adoptedBridge,
@@ -80,10 +81,12 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
   readonly #publisher: Publisher;
   readonly #publishDefault: PublishDefault;
   readonly #siblings: Siblings;
+  readonly #engine: Pick<Knowledge, "knowsBridge">;
 
   /**
    * @param publishDefault for networks that do not say where their ports are published
    * @param records which other networks a container is on
+   * @param engine which bridges are its own
    */
   constructor(
     host: Host,
@@ -91,12 +94,14 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
     publisher: Publisher,
     publishDefault: PublishDefault,
     records: State,
+    engine: Pick<Knowledge, "knowsBridge">,
   ) {
     this.#host = host;
     this.#firewall = firewall;
     this.#publisher = publisher;
     this.#publishDefault = publishDefault;
     this.#siblings = new Siblings(firewall, records);
+    this.#engine = engine;
   }
 
   async survey(network: Network<BridgeOptions>, others: readonly Network[]): Promise<Found> {
@@ -117,9 +122,16 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
     const adopted = link !== undefined && link.alias !== linkAlias("network", network.id);
     if (adopted && link.kind !== "bridge")
       throw new ConflictError(`link ${name} exists and is a ${link.kind || "device"}, not a bridge`);
+    // Past what keeps networks apart its containers would be on both.
+    if (adopted && (await this.#engine.knowsBridge(name).catch(() => false)))
+      throw new ConflictError(`bridge ${name} belongs to a network of the engine's; choose another name`);
     const ownerOf = (bridge: string) => others.find((other) => isOn(other, bridge))?.id;
     await mustLeaveRoutes(this.#host, network, link?.index, ownerOf);
     const mtu = network.options["com.docker.network.driver.mtu"];
+    if (adopted && mtu !== undefined && mtu > link.mtu)
+      throw new InvalidError(
+        `option com.docker.network.driver.mtu is ${mtu}, but bridge ${name} has an MTU of ${link.mtu}; raise that first (ip link set ${name} mtu ${mtu})`,
+      );
     mustBearIpv6(network, {
       "option com.docker.network.driver.mtu is": mtu,
       [`bridge ${name} has an MTU of`]: adopted ? link.mtu : undefined,
@@ -262,12 +274,11 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
 
   #publishing(network: BridgeNet): Publishing {
     const { publish, "com.docker.network.bridge.host_binding_ipv4": binding } = network.options;
-    // As the engine has it: an address for IPv4 means that nothing is published for IPv6.
-    const bound =
-      binding === undefined ? undefined : { 4: binding, ...(binding === "0.0.0.0" ? { 6: "::" } : {}) };
+    // As the engine has it: an address for IPv4 means that nothing is published for IPv6, unless that is said as well.
+    const others = publish ?? (binding === "0.0.0.0" ? { 6: "::" } : {});
     return {
       bridge: bridgeOf(network),
-      defaultAddress: publish ?? bound ?? this.#publishDefault,
+      defaultAddress: binding === undefined ? (publish ?? this.#publishDefault) : { ...others, 4: binding },
       routed: FAMILIES.filter((family) => modeOf(network, family) === "routed"),
       apart: network.options["com.docker.network.bridge.enable_icc"] ? [] : bridgeAddresses(network),
     };

@@ -7,13 +7,18 @@ import { readSysctl } from "../kernel/sysctl.ts";
 import { linkUp, shimLink } from "../steps/shim.ts";
 import { exactAddresses, hostRoute, neighbourEntry } from "../steps/route.ts";
 import { sysctl } from "../steps/setting.ts";
-import { type Endpoint, type Network, type Pool, bareAddresses, lanAddresses, pools } from "../model.ts";
-import { linkAlias, ruleComment, shimMac, shimName } from "../names.ts";
+import {
+  type Endpoint,
+  HOST_AUX,
+  type Network,
+  type Pool,
+  bareAddresses,
+  lanAddresses,
+  pools,
+} from "../model.ts";
+import { linkAlias, privateParentName, ruleComment, shimMac, shimName } from "../names.ts";
 import { type Step, untilLast } from "../step.ts";
 import type { State } from "../store/state.ts";
-
-/** Names of the `--aux-address` that is the host's own on a network; one name can be given only once. */
-const HOST_AUX = { 4: "host", 6: "host6" } as const;
 
 /** Of arp_ignore: an address is answered for on a link that has it, and on no other. */
 const ANSWERED_THERE = "1";
@@ -73,8 +78,12 @@ export class HostAccess {
   async trouble(network: Network, parent: string): Promise<string | undefined> {
     const all = await this.#addresses(network, parent);
     const without = all.find(({ addresses }) => addresses.length === 0)?.pool;
-    if (without)
-      return `host_access: parent ${parent} has no address in ${without.subnet}; give it one, or reserve one with --aux-address ${HOST_AUX[familyOf(without)]}=ADDRESS`;
+    if (without) {
+      const remedy = `reserve one with --aux-address ${HOST_AUX[familyOf(without)]}=ADDRESS`;
+      return parent === privateParentName(network.id)
+        ? `host_access: the host has no address in ${without.subnet}; ${remedy}`
+        : `host_access: parent ${parent} has no address in ${without.subnet}; give it one, or ${remedy}`;
+    }
     const ignore = arpIgnore();
     if (network.ipv4.length > 0 && UNANSWERED.includes(ignore))
       return `host_access: with net.ipv4.conf.all.arp_ignore=${ignore} the host answers none of its containers; 0 and 1 will do`;

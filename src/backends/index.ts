@@ -3,6 +3,7 @@ import type * as z from "zod";
 import { InvalidError, TsnetError } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Host } from "../kernel/host.ts";
+import type { Knowledge } from "../knowledge.ts";
 import type { State } from "../store/state.ts";
 import type { Backend } from "./backend.ts";
 import { BridgeOptions, type PublishDefault } from "./bridge-options.ts";
@@ -30,9 +31,10 @@ export function createBackends(
   publisher: Publisher,
   publishDefault: PublishDefault,
   state: State,
+  engine: Pick<Knowledge, "knowsBridge">,
 ): Backends {
   return {
-    bridge: new BridgeBackend(host, firewall, publisher, publishDefault, state),
+    bridge: new BridgeBackend(host, firewall, publisher, publishDefault, state, engine),
     macvlan: new MacvlanBackend(host, firewall, state),
   } satisfies Record<keyof typeof OPTIONS, Backend>;
 }
@@ -79,7 +81,8 @@ export function parseOptions(
   const parsed = backend.options.safeParse(
     Object.fromEntries(Object.entries(given).filter(([key]) => known.includes(key))),
   );
-  if (parsed.success) return { name, backend, options: parsed.data };
+  // On record an option that was given as nothing is none.
+  if (parsed.success) return { name, backend, options: JSON.parse(JSON.stringify(parsed.data)) as unknown };
   const [issue] = parsed.error.issues;
   throw new InvalidError(`option ${issue?.path.join(".") ?? ""} ${issue?.message ?? "cannot be read"}`);
 }

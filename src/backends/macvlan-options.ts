@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { linkName, mtu } from "./option-types.ts";
+import { interfacePrefix, linkName, mtu, unless } from "./option-types.ts";
 
 const MODES = ["bridge", "private", "vepa", "passthru"] as const;
 
@@ -18,7 +18,7 @@ const onOff = z
  */
 export const MacvlanOptions = z.object({
   backend: z.literal("macvlan").meta({ description: "how containers are connected", default: "`bridge`" }),
-  parent: linkName(15).optional().meta({
+  parent: unless("", linkName(15).optional()).optional().meta({
     description:
       "Ethernet link of the host that the containers sit on; an existing one is never changed or deleted. `LINK.ID` creates that VLAN if it is missing, and deletes it with its last network unless others use it by then",
     default: "a private one that leads nowhere",
@@ -31,13 +31,13 @@ export const MacvlanOptions = z.object({
     description:
       "`on`: the host and the containers reach each other (mode bridge only), at the parent's addresses or those reserved with `--aux-address host=…` and `host6=…`",
   }),
-  "com.docker.network.driver.mtu": mtu.optional().meta({
+  "com.docker.network.driver.mtu": mtu.meta({
     description: "MTU of the containers, in bytes; at most the parent's",
     default: "the parent's",
   }),
-  "com.docker.network.container_iface_prefix": linkName(11)
-    .default("eth")
-    .meta({ description: "name of interfaces in the container, before their number" }),
+  "com.docker.network.container_iface_prefix": interfacePrefix.meta({
+    description: "name of interfaces in the container, before their number",
+  }),
 });
 
 /** The macvlan backend's options, parsed. */

@@ -90,6 +90,11 @@ export class Engine {
     return (await this.endpoints(network)).has(endpoint);
   }
 
+  /** Whether a network of its own bridge driver has that bridge. */
+  async knowsBridge(name: string): Promise<boolean> {
+    return (await this.networks()).some(({ bridge }) => bridge === name);
+  }
+
   /** Ids of the endpoints of a network that containers have now. */
   async endpoints(network: string): Promise<Set<string>> {
     return new Set((await this.names(network)).containers.keys());

@@ -196,8 +196,28 @@ export class Links {
     }
   }
 
+  /** Gives a link another name. */
+  async rename({ name, index }: Pick<Link, "name" | "index">, to: string): Promise<void> {
+    const change = async () => {
+      const payload = Buffer.concat([header({ index }), text(IFLA.IFNAME, to)]);
+      await this.#netlink.request(`ip link set ${name} name ${to}`, RTM.NEWLINK, 0, payload);
+    };
+    try {
+      await change();
+    } catch (error) {
+      // Before Linux 6.2 one that is up keeps its name.
+      if (!isErrno(error, "EBUSY")) throw error;
+      await this.#change(name, { up: false });
+      await change();
+    }
+  }
+
   async #change(name: string, settings: LinkSettings): Promise<void> {
-    const payload = Buffer.concat([flags(settings), text(IFLA.IFNAME, name), ...settable(settings)]);
+    const payload = Buffer.concat([
+      header({ up: settings.up }),
+      text(IFLA.IFNAME, name),
+      ...settable(settings),
+    ]);
     await this.#netlink.request(`ip link set ${name}`, RTM.NEWLINK, 0, payload);
   }
 
@@ -252,18 +272,15 @@ export function deleteGroupPayload(group: number): Buffer {
 
 const SKIP_STATS = u32(IFLA.EXT_MASK, RTEXT_FILTER_SKIP_STATS);
 
-/** struct ifinfomsg: family, type, index, flags, mask of the flags to change. */
-function header(up?: boolean): Buffer {
+/** struct ifinfomsg: family, type, index, flags, mask of the flags to change. Index 0: the one that is named. */
+function header({ index = 0, up }: { index?: number; up?: boolean | undefined } = {}): Buffer {
   const out = Buffer.alloc(IFINFOMSG);
+  out.writeInt32LE(index, 4);
   if (up !== undefined) {
     out.writeUInt32LE(up ? IFF_UP : 0, 8);
     out.writeUInt32LE(IFF_UP, 12);
   }
   return out;
-}
-
-function flags(settings: LinkSettings): Buffer {
-  return header(settings.up);
 }
 
 function newLink(link: NewLink): Buffer {
@@ -274,7 +291,7 @@ function newLink(link: NewLink): Buffer {
   if (vlan) data.push(u16(VLAN_ID, vlan.id));
   const parent = macvlan?.parent ?? vlan?.parent;
   return Buffer.concat([
-    flags(link),
+    header({ up: link.up }),
     text(IFLA.IFNAME, link.name),
     ...(netns === undefined ? [] : [u32(IFLA.NET_NS_FD, netns)]),
     ...(parent === undefined ? [] : [u32(IFLA.LINK, parent)]),

@@ -27,15 +27,16 @@ export class Health {
     return [...this.#drift.values()].reduce((sum, count) => sum + count, 0);
   }
 
-  /** What cannot be repaired, by `network ID`, `rules ID` of a network, or `endpoint ID`. */
+  /** What cannot be repaired, by `network ID`, `rules ID` of a network, `endpoint ID`, or `records`. */
   get degraded(): ReadonlyMap<string, string> {
     for (const owner of this.#degraded.keys()) if (!this.isKnown(owner)) this.#degraded.delete(owner);
     return this.#degraded;
   }
 
-  /** Whether there is still such a network or endpoint, named as in {@link degraded}. */
+  /** Whether there is still such a network or endpoint, if it is one, named as in {@link degraded}. */
   isKnown(owner: string): boolean {
-    const [kind, id = ""] = owner.split(" ");
+    const [kind, id] = owner.split(" ");
+    if (id === undefined) return true;
     return kind === "endpoint"
       ? this.#state.networkOf(id) !== undefined
       : this.#state.network(id) !== undefined;

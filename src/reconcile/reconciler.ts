@@ -9,13 +9,13 @@ import { type Route, parseRoute } from "../kernel/route.ts";
 import { type KernelEvent, RTM } from "../kernel/rtnetlink.ts";
 import { Limit } from "../lock.ts";
 import type { Endpoint } from "../model.ts";
-import { LEAVING_GROUP, LINK_GROUP, type LinkOwner, isContainerEnd, ownerOf } from "../names.ts";
+import { LEAVING_GROUP, type LinkOwner, isContainerEnd, ownerOf } from "../names.ts";
 import { Health } from "./health.ts";
 import { ParentWatch } from "./parent-watch.ts";
 import { PlanRepair } from "./plan-repair.ts";
 import { RuleRepair } from "./rule-repair.ts";
 import { Schedule } from "./schedule.ts";
-import { leaveToOthers } from "../steps/parent.ts";
+import { Sweep } from "./sweep.ts";
 import type { State } from "../store/state.ts";
 
 /** Milliseconds between two looks at everything. */
@@ -30,12 +30,14 @@ const MOVED_MS = 1000;
 /** Networks that are looked at side by side: most of the time of a look goes by waiting for the kernel's answer. */
 const ABREAST = 16;
 
-/** What runs beside the repair: telling the firewall of the engine's bridges, and the neighbours of moved links. */
+/** What is done beside the repair: the engine is asked, the firewall told of its bridges, and neighbours of moved links. */
 export interface Companions {
   /** A bridge came or went that may be an engine's. */
   onBridge(): Promise<void>;
   /** Whether the engine says something new of bridges; undefined while it does not answer. */
   askForBridges(): Promise<boolean | undefined>;
+  /** Ids of the networks that the engine has; undefined while it does not answer. */
+  engineNetworks(): Promise<ReadonlySet<string> | undefined>;
   /** The engine has taken an endpoint's link into its sandbox; there are neighbours beyond the host. */
   onMoved(endpoint: Endpoint): void;
 }
@@ -55,7 +57,7 @@ export class Reconciler {
   readonly health: Health;
   readonly #abreast = new Limit(ABREAST);
   readonly #parents: ParentWatch;
-  #nameless: ReadonlySet<number> = new Set();
+  readonly #sweep: Sweep;
   /** A link's addresses, by its index, with which nothing had to be repaired. */
   readonly #addressesSeen = new Map<number, readonly LinkAddress[]>();
   #stopWatching: () => void = () => undefined;
@@ -77,7 +79,10 @@ export class Reconciler {
     this.#log = log;
     this.health = new Health(state, log);
     this.#schedule = new Schedule(log);
-    this.#rules = new RuleRepair(driver, state, firewall, this.health, this.#schedule);
+    this.#sweep = new Sweep(state, host, firewall, this.#parents, this.health, () =>
+      companions.engineNetworks(),
+    );
+    this.#rules = new RuleRepair(driver, state, firewall, this.#sweep, this.health, this.#schedule);
     this.#plans = new PlanRepair(this.health, this.#schedule);
   }
 
@@ -135,9 +140,11 @@ export class Reconciler {
       }),
     );
     this.#plans.sweep();
-    await attempt(() => this.#sweepLinks());
-    await attempt(() => this.#sweepEntries());
-    await attempt(() => this.#rules.sweep());
+    this.#host.discardLeavings();
+    await attempt(() => this.#sweep.prepare());
+    await attempt(() => this.#sweep.links());
+    await attempt(() => this.#sweep.entries());
+    await attempt(() => this.#sweep.rules());
     return done;
   }
 
@@ -200,44 +207,6 @@ export class Reconciler {
 
   async #endpoints(network: string): Promise<void> {
     for (const { id } of this.#state.endpoints(network)) await this.#endpoint(network, id);
-  }
-
-  /** Routes and neighbour entries of endpoints that are not on record. */
-  async #sweepEntries(): Promise<void> {
-    for (const entry of await this.#parents.orphans(this.#host)) {
-      this.health.repaired("orphan", entry.what);
-      await entry.delete();
-    }
-  }
-
-  /** Links that carry tsnet's mark but belong to nothing on record. */
-  async #sweepLinks(): Promise<void> {
-    this.#host.discardLeavings();
-    const marked = (await this.#host.links.list()).filter(({ group }) => group === LINK_GROUP);
-    const nameless = new Set(marked.filter(({ alias }) => !alias).map(({ index }) => index));
-    for (const link of marked) {
-      const { name, kind, alias, index } = link;
-      // The far end of a pair has no alias, and goes with its near end.
-      if ((isContainerEnd(name) && kind === "veth") || this.#isWanted(link)) continue;
-      // A link gets its alias just after it was made: without one it is an orphan the second time it is seen.
-      if (!alias && !this.#nameless.has(index)) continue;
-      // One that was deleted since they were listed was on its way out before its record went.
-      const now = await this.#host.links.at(index);
-      if (now?.group !== LINK_GROUP || this.#isWanted(now)) continue;
-      const used = ownerOf(alias)?.kind === "parent" && (await leaveToOthers(this.#host, link));
-      this.health.repaired("orphan", `link ${name} of ${alias || "nobody"}${used ? ", left to others" : ""}`);
-      if (!used) await this.#host.discard(name);
-    }
-    this.#nameless = nameless;
-  }
-
-  #isWanted({ name, alias }: Link): boolean {
-    // Somebody may have written another alias, and its repair may have failed.
-    const owner = ownerOf(alias) ?? this.#state.ownerOfLink(name);
-    if (owner?.kind === "network") return this.#state.network(owner.id) !== undefined;
-    if (owner?.kind === "shim") return this.#state.endpoints(owner.id).length > 0;
-    if (owner?.kind === "parent") return this.#parents.on(owner.id).length > 0;
-    return owner !== undefined && this.#state.networkOf(owner.id) !== undefined;
   }
 
   #onKernelEvent(event: KernelEvent): void {

@@ -7,6 +7,7 @@ import { ruleComment } from "../names.ts";
 import type { State } from "../store/state.ts";
 import type { Health } from "./health.ts";
 import type { Schedule } from "./schedule.ts";
+import type { Sweep } from "./sweep.ts";
 
 /** Milliseconds to wait after a change before looking: changes come in bursts. */
 const SETTLE_MS = 100;
@@ -17,15 +18,24 @@ export class RuleRepair {
   readonly #driver: Driver;
   readonly #state: State;
   readonly #firewall: Firewall;
+  readonly #sweep: Pick<Sweep, "rules">;
   readonly #health: Health;
   readonly #schedule: Schedule;
   /** Why what holds all rules together could not be put right; empty if it could. */
   #unsettled = "";
 
-  constructor(driver: Driver, state: State, firewall: Firewall, health: Health, schedule: Schedule) {
+  constructor(
+    driver: Driver,
+    state: State,
+    firewall: Firewall,
+    sweep: Pick<Sweep, "rules">,
+    health: Health,
+    schedule: Schedule,
+  ) {
     this.#driver = driver;
     this.#state = state;
     this.#firewall = firewall;
+    this.#sweep = sweep;
     this.#health = health;
     this.#schedule = schedule;
   }
@@ -86,18 +96,6 @@ export class RuleRepair {
     this.#health.report(`rules ${id}`, this.#unsettled || text);
   }
 
-  /** Deletes the rules of networks that are not on record. */
-  async sweep(): Promise<void> {
-    const owners = await this.#firewall.owners();
-    // Asked for afterwards: a network is on record before it has rules.
-    const known = new Set(this.#state.networks().map(({ id }) => ruleComment(id)));
-    for (const owner of owners) {
-      if (known.has(owner)) continue;
-      const { extra } = await this.#firewall.repair(owner, []);
-      for (const rule of extra) this.#health.repaired("orphan", `rule ${rule}`);
-    }
-  }
-
   /** Puts all of them right, and nothing else: what changes them most often is the engine, with rules of its own. */
   async #look(): Promise<void> {
     await this.#firewall.othersDone();
@@ -106,7 +104,7 @@ export class RuleRepair {
     await this.settle();
     const failed: string[] = [];
     for (const { id } of this.#state.networks()) if (!(await this.#network(id))) failed.push(id);
-    await this.sweep();
+    await this.#sweep.rules();
     if (failed.length > 0)
       throw new TsnetError("kernel", `rules of network ${failed.join(", ")} cannot be put right`);
     // Whoever takes rules away by several commands may have gone on meanwhile.

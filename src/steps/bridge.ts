@@ -1,13 +1,13 @@
 import { ConflictError, KernelError, isErrno } from "../errors.ts";
 import { bare, hostSubnet, neighbourOf, subnetOf } from "../ip.ts";
 import { LINK_GROUP } from "../names.ts";
-import type { Step } from "../step.ts";
+import type { Applied, Step } from "../step.ts";
 import { announce } from "../kernel/announce.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link, NewLink } from "../kernel/link.ts";
 import { home } from "../kernel/netns.ts";
 import type { Route } from "../kernel/route.ts";
-import { discardOwn, mark, mustBeOurs, settle } from "./own-link.ts";
+import { discardOwn, mark, mustBeOurs, nameBack, settle } from "./own-link.ts";
 
 /** Ports that a bridge can have (BR_MAX_PORTS, net/bridge/br_private.h). */
 export const BRIDGE_PORTS = 1023;
@@ -48,9 +48,14 @@ export function bridgeLink(host: Host, spec: BridgeSpec): Step {
   const { name, alias, mac, mtu } = spec;
   return {
     what: `link ${name} type bridge`,
-    async apply() {
+    async apply(): Promise<Applied> {
       const there = await host.link(name);
       if (!there) {
+        const former = await nameBack(host, { name, kind: "bridge", alias });
+        if (former !== undefined) {
+          await this.apply();
+          return `name ${former}`;
+        }
         await host.links.add({ name, kind: "bridge", group: LINK_GROUP, mac, up: true });
         // An MTU that it is made with is not its own: it would have the default again when its last port goes.
         await host.links.set(name, { alias, mtu });
@@ -87,7 +92,7 @@ export function vethPair(host: Host, spec: VethSpec): Step {
   const { name, alias, bridge, isolated, mtu } = spec;
   return {
     what: `link ${name} type veth peer ${spec.peer}`,
-    async apply() {
+    async apply(): Promise<Applied> {
       const master = await host.links.get(bridge);
       if (!master)
         throw new KernelError(`ip link add ${name} master ${bridge}`, "ENODEV", `no bridge ${bridge}`);
@@ -100,6 +105,11 @@ export function vethPair(host: Host, spec: VethSpec): Step {
         const changed = await settle(host, there, wanted);
         if (spec.adopted && there.master !== master.index) await tellNewMac(host, master, there);
         return changed;
+      }
+      const former = await nameBack(host, { name, kind: "veth", alias });
+      if (former !== undefined) {
+        await this.apply();
+        return `name ${former}`;
       }
       if (spec.joined)
         throw new KernelError(

@@ -1,4 +1,4 @@
-import { KernelError, isErrno } from "../errors.ts";
+import { ConflictError, KernelError, isErrno } from "../errors.ts";
 import type { Host } from "../kernel/host.ts";
 import {
   type Link,
@@ -73,11 +73,19 @@ const HINTS: Readonly<Record<string, string>> = {
 };
 
 /**
- * Waits while another macvlan of the parent has the MAC: the engine could not set this one up (macvlan_open,
- * EADDRINUSE).
+ * The engine could not set up a link whose MAC the parent or another macvlan on it has (macvlan_open, EADDRINUSE). One
+ * on its way out is waited for.
+ *
+ * @throws {ConflictError} that names the MAC
  */
-export async function untilFree(host: Host, parent: Link, mac: string): Promise<void> {
-  await hasGone(async () => (await host.neighbours.takenBy(macvlanLower(parent))).has(mac));
+export async function mustBeFree(host: Host, parent: Link, { mac, mode }: OnParent): Promise<void> {
+  // There it is the parent's.
+  if (mode === "passthru") return;
+  const isTaken = async () => (await host.neighbours.takenBy(macvlanLower(parent))).has(mac);
+  if (mac === parent.mac || !(await hasGone(isTaken)))
+    throw new ConflictError(
+      `MAC address ${mac} is taken on ${parent.name}; choose another, or remove the container that has it`,
+    );
 }
 
 /**

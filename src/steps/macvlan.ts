@@ -4,7 +4,7 @@ import { processNamespaces } from "../kernel/netns.ts";
 import { LINK_GROUP } from "../names.ts";
 import type { Step } from "../step.ts";
 import { type Joined, removeInside, settleInside } from "./macvlan-in-sandbox.ts";
-import { type OnParent, addMacvlan, following, packets, sitsOn, untilFree } from "./macvlan-on-parent.ts";
+import { type OnParent, addMacvlan, following, mustBeFree, packets, sitsOn } from "./macvlan-on-parent.ts";
 import { discardOwn, mark, mustBeOurs, settle } from "./own-link.ts";
 
 /** A container's own link on a parent. */
@@ -45,7 +45,7 @@ export function macvlanLink(host: Host, spec: MacvlanSpec): Step {
         await host.links.delete(name);
       }
       if (parent) {
-        await untilFree(host, parent, spec.mac);
+        await mustBeFree(host, parent, spec);
         await addMacvlan(host, spec, parent);
       } else await addStandIn(host, spec);
       await host.links.set(name, { alias, ...packets(parent) });

@@ -1,7 +1,7 @@
 import { ConflictError } from "../errors.ts";
 import { LEAVING_GROUP, LINK_GROUP, ownerOf } from "../names.ts";
 import type { Host } from "../kernel/host.ts";
-import type { Link, LinkSettings, Links } from "../kernel/link.ts";
+import type { Link, LinkKind, LinkSettings, Links } from "../kernel/link.ts";
 
 /**
  * A link that carries our name but not our mark is not ours to change.
@@ -29,6 +29,20 @@ export function mark(alias: string): LinkSettings {
 /** Whether nothing says that it was made by tsnet. */
 export function isForeign({ group, alias }: Link): boolean {
   return group !== LINK_GROUP && ownerOf(alias) === undefined;
+}
+
+/**
+ * Gives a link of ours that somebody has renamed its name back. Asked only where none has that name.
+ *
+ * @returns what it was called; undefined if there is no such link
+ */
+export async function nameBack(
+  { links }: { readonly links: Links },
+  { name, kind, alias }: { readonly name: string; readonly kind: LinkKind; readonly alias: string },
+): Promise<string | undefined> {
+  const renamed = (await links.list(kind)).find((link) => link.alias === alias && link.group === LINK_GROUP);
+  if (renamed) await links.rename(renamed, name);
+  return renamed?.name;
 }
 
 /** Sets what differs. Resolves to how that was, or false if nothing did. */

@@ -1,5 +1,6 @@
 import { ConflictError } from "../errors.ts";
-import { hostSubnet } from "../ip.ts";
+import { hostSubnet, parseIp } from "../ip.ts";
+import { HOST_AUX } from "../model.ts";
 import type { Step } from "../step.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Route } from "../kernel/route.ts";
@@ -58,7 +59,7 @@ export function hostRoute(host: Host, { link, address, source }: HostRouteSpec):
 async function inTheWay(host: Host, address: string, subnet: string, link: string): Promise<ConflictError> {
   return new ConflictError(
     (await host.isLocal(address))
-      ? `${address} is the host's own address; reserve it for the host (--aux-address host=${address}) or give the container another`
+      ? `${address} is the host's own address; reserve it for the host (--aux-address ${HOST_AUX[parseIp(address).family]}=${address}) or give the container another`
       : `route ${subnet} exists and does not lead to ${link}; remove it`,
   );
 }

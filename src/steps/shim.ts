@@ -1,8 +1,8 @@
 import type { Host } from "../kernel/host.ts";
 import { LINK_GROUP } from "../names.ts";
-import type { Step } from "../step.ts";
+import type { Applied, Step } from "../step.ts";
 import { nameBelow, sitsOn } from "./macvlan-on-parent.ts";
-import { discardOwn, mark, mustBeOurs, settle } from "./own-link.ts";
+import { discardOwn, mark, mustBeOurs, nameBack, settle } from "./own-link.ts";
 
 /**
  * A link of the host's own on the parent, which reaches the containers there as the parent itself cannot. It is down.
@@ -13,13 +13,18 @@ export function shimLink(
 ): Step {
   return {
     what: `link ${name} type macvlan link ${parent}`,
-    async apply() {
+    async apply(): Promise<Applied> {
       const [there, below] = await Promise.all([host.link(name), host.links.get(parent)]);
       if (!below) return false;
       if (there) mustBeOurs(there, "macvlan", alias);
       if (there && sitsOn(there, below))
         return await settle(host, there, { mac, mtu: below.mtu, ...mark(alias) });
       const before = there && `link ${await nameBelow(host, there)}`;
+      const former = there ? undefined : await nameBack(host, { name, kind: "macvlan", alias });
+      if (former !== undefined) {
+        await this.apply();
+        return `name ${former}`;
+      }
       // No container loses anything with it.
       if (there) await host.links.delete(name);
       const macvlan = { parent: below.index, mode: "bridge" } as const;

@@ -15,6 +15,7 @@ import {
   setSysctl,
   wipe,
 } from "../support/isolated.ts";
+import type { Endpoint } from "../../src/model.ts";
 import { NETWORKS, PORTS, bridgeOf, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { Site } from "../support/site.ts";
@@ -293,6 +294,45 @@ describe("bridge backend on the kernel", () => {
       ["fulfilled", "rejected"],
     );
     assert.deepEqual(Object.keys(site.records()), [`network/${id(3)}`, `network/${id(5)}`]);
+  });
+
+  it("refuses a bridge of the engine's, and one that takes only smaller packets than its containers are to send", async () => {
+    const adopted = NETWORKS["on an adopted bridge"] ?? assert.fail();
+    const before = await hostState();
+    site.engineHasBridge = "own-br";
+    await assert.rejects(
+      site.driver.createNetwork(adopted),
+      /^ConflictError: bridge own-br belongs to a network of the engine's; choose another name$/,
+    );
+    site.engineHasBridge = undefined;
+    await ip("link set own-br mtu 1400");
+    const options = { ...adopted.options, "com.docker.network.driver.mtu": "1500" };
+    await assert.rejects(
+      site.driver.createNetwork({ ...adopted, options }),
+      /driver\.mtu is 1500, but bridge own-br has an MTU of 1400; raise that first \(ip link set own-br mtu 1500\)/,
+    );
+    await ip("link set own-br mtu 1500");
+    assert.deepEqual(await hostState(), before);
+    await site.driver.createNetwork({ ...adopted, options });
+  });
+
+  it("publishes for IPv4 where the engine's option says and for IPv6 where its own does", async () => {
+    const network = NETWORKS["dual stack"] ?? assert.fail();
+    const key = "com.docker.network.bridge.host_binding_ipv4";
+    const published = async (options: Record<string, string>) => {
+      await site.driver.createNetwork({ ...network, options });
+      await site.driver.createEndpoint(endpointOf(network));
+      await site.driver.publish(network.id, id(2), PORTS.slice(0, 1));
+      const { ports } = site.records()[`endpoint/${network.id}/${id(2)}`] as Endpoint;
+      await site.driver.deleteNetwork(network.id);
+      return ports?.map(({ host }) => host?.address);
+    };
+    assert.deepEqual(await published({ publish: "all", [key]: "127.0.0.1" }), ["127.0.0.1", "::"]);
+    assert.deepEqual(await published({ publish: "loopback", [key]: "0.0.0.0" }), ["0.0.0.0", "::1"]);
+    assert.deepEqual(await published({ publish: "::1", [key]: "127.0.0.1" }), ["127.0.0.1", "::1"]);
+    assert.deepEqual(await published({ [key]: "127.0.0.1" }), ["127.0.0.1"]);
+    assert.deepEqual(await published({ [key]: "0.0.0.0" }), ["0.0.0.0", "::"]);
+    assert.deepEqual(await published({ publish: "127.0.0.1" }), ["127.0.0.1"]);
   });
 
   it("refuses a bridge that has the gateway's address with another prefix length, and leaves that there", async () => {

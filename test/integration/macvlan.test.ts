@@ -105,6 +105,29 @@ describe("macvlan backend on the kernel", () => {
       await until("the host's own link to go", async () => (await ipLink(SHIM)) === undefined);
     });
 
+    it("is refused to a container whose MAC another one or the parent has, by its name", async () => {
+      await host.joined(network);
+      const before = await hostState();
+      const { mac } = (site.records()[`endpoint/${network.id}/${id(2)}`] ?? {}) as { mac: string };
+      for (const taken of [mac, "02:00:00:00:00:01"])
+        await assert.rejects(
+          site.driver.createEndpoint({ network: network.id, id: id(3), ipv4: "10.1.0.3/16", mac: taken }),
+          new RegExp(`^ConflictError: MAC address ${taken} is taken on wire0; choose another`),
+        );
+      assert.deepEqual(await hostState(), before);
+    });
+
+    it("comes back when the host's own link is renamed", async () => {
+      await host.joined(network);
+      const before = [await routes(), await neighbours(), await ipAddresses(SHIM)];
+      await ip(`link set ${SHIM} down`, `link set ${SHIM} name emil`, "link set emil up");
+      await site.reconcile();
+      assert.equal(await ipLink("emil"), undefined);
+      assert.deepEqual([await routes(), await neighbours(), await ipAddresses(SHIM)], before);
+      assert.deepEqual(await site.reconcile(), {});
+      assert.deepEqual([...site.reconciler.health.degraded], []);
+    });
+
     it("answers a container by ARP also on a host that does so only for addresses of the link it is asked on", async () => {
       const all = "net/ipv4/conf/all/arp_ignore";
       const trouble = () => site.reconciler.health.degraded.get(`network ${network.id}`);

@@ -44,6 +44,12 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
     act: () => ip(`link delete ${BRIDGE}`),
     drift: ["link", "address"],
   },
+  "the bridge renamed": { act: () => ip(`link set ${BRIDGE} name otto`), drift: ["link"] },
+  "the bridge renamed, as older kernels have it": {
+    act: () => ip(`link set ${BRIDGE} down`, `link set ${BRIDGE} name otto`, "link set otto up"),
+    drift: ["link", "address"],
+  },
+  "the port renamed": { act: () => ip(`link set ${PORT} name hugo`), drift: ["link"] },
   "the bridge set down": { act: () => ip(`link set ${BRIDGE} down`), drift: ["link"] },
   "an IPv4 address deleted": {
     act: () => ip(`addr del 10.1.0.1/16 dev ${BRIDGE}`),

@@ -4,7 +4,7 @@ import { vlanLink } from "../../src/steps/parent.ts";
 import { run } from "../lab/command.ts";
 import { FakeSandbox } from "../support/fake-sandbox.ts";
 import { hostState, ip, ipLink, mustBeIsolated, plugWire, wipe } from "../support/isolated.ts";
-import { NETWORKS, endpointOf } from "../support/networks.ts";
+import { NETWORKS, PORTS, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { Site } from "../support/site.ts";
 import { until } from "../support/until.ts";
@@ -83,6 +83,50 @@ describe("what no record is of", () => {
       assert.deepEqual(await hostState(), before);
       assert.deepEqual(await site.reconcile(), {});
     });
+
+  it("is swept if it is the end for a sandbox of a pair whose other end is elsewhere", async () => {
+    const before = await hostState();
+    const sandbox = await FakeSandbox.start();
+    try {
+      await ip(`link add tsc${TAG} type veth peer name tsh${TAG} netns ${String(sandbox.pid)}`);
+      await ip(`link set tsc${TAG} group 29811`);
+      // It has no alias either, as it may be just being made.
+      assert.deepEqual(await site.reconcile(), {});
+      assert.deepEqual(await site.reconcile(), { orphan: 1 });
+      assert.deepEqual(await hostState(), before);
+    } finally {
+      await sandbox.end();
+    }
+  });
+
+  it("stays while the engine has networks that are on the host and not on record, or does not answer", async () => {
+    const other = NETWORKS["icc=false"] ?? assert.fail();
+    const lost = { ...other, id: LOST, ipv4: [{ subnet: "10.9.0.0/24", gateway: "10.9.0.1/24", aux: {} }] };
+    const elsewhere = new Site();
+    try {
+      await elsewhere.driver.createNetwork({ ...lost, ipv6: [] });
+      await elsewhere.driver.createEndpoint({ network: LOST, id: id(77), ipv4: "10.9.0.2/24" });
+      await elsewhere.driver.publish(LOST, id(77), PORTS);
+      const before = await hostState();
+      await ip(`route add 10.1.0.77/32 dev wire0 proto ${PROTOCOL}`);
+      const degraded = () => site.reconciler.health.degraded.get("records") ?? "";
+      site.engineNetworks = undefined;
+      assert.deepEqual(await site.reconcile(), {});
+      assert.equal(degraded(), "");
+      site.engineNetworks = new Set([network.id, LOST]);
+      assert.deepEqual(await site.reconcile(), {});
+      assert.match(degraded(), new RegExp(`there are none: ${LOST}; start the daemon with the --state-dir`));
+      await ip("route del 10.1.0.77/32 dev wire0");
+      assert.deepEqual(await hostState(), before);
+      // As after `docker network rm`.
+      site.engineNetworks = new Set([network.id]);
+      assert.ok(((await site.reconcile())["orphan"] ?? 0) > 3);
+      assert.equal(degraded(), "");
+      assert.doesNotMatch(JSON.stringify(await hostState()), new RegExp(TAG));
+    } finally {
+      await elsewhere.stop();
+    }
+  });
 
   describe("a VLAN", () => {
     const name = "wire0.77";

@@ -10,6 +10,7 @@ import type { Endpoint, JoinResponse, Network, PortBinding, PublishedPort } from
 import type { Step } from "../../src/step.ts";
 import type { State } from "../../src/store/state.ts";
 import type { World } from "./world.ts";
+import { ALL_KNOWN } from "./known.ts";
 
 /** The bridge backend's, and the one that the captured networks have. */
 const Options = BridgeOptions.extend({ k1: z.string().optional() });
@@ -31,6 +32,7 @@ export class FakeBackend implements Backend<Options> {
     nowhere as Publisher,
     {},
     nowhere as State,
+    ALL_KNOWN,
   );
 
   constructor(world: World) {

@@ -4,4 +4,5 @@ import type { Knowledge } from "../../src/knowledge.ts";
 export const ALL_KNOWN: Knowledge = {
   knowsNetwork: () => Promise.resolve(true),
   knowsEndpoint: () => Promise.resolve(true),
+  knowsBridge: () => Promise.resolve(false),
 };

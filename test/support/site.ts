@@ -41,6 +41,10 @@ export class Site {
   readonly moved: string[] = [];
   /** Ids of the networks and endpoints that an engine would know; without it no engine answers. */
   engineKnows: readonly string[] | undefined;
+  /** A bridge that a network of the engine's own driver would have. */
+  engineHasBridge: string | undefined;
+  /** Ids of the networks that an engine would list when it is asked about orphans. */
+  engineNetworks: ReadonlySet<string> | undefined = new Set();
   readonly #dir: string;
   #parts: Parts;
 
@@ -114,7 +118,9 @@ export class Site {
     const firewall = new Firewall();
     const publisher = new Publisher(host, firewall);
     const backends = Object.entries(
-      createBackends(host, firewall, publisher, { 4: "0.0.0.0", 6: "::" }, state),
+      createBackends(host, firewall, publisher, { 4: "0.0.0.0", 6: "::" }, state, {
+        knowsBridge: (name) => Promise.resolve(name === this.engineHasBridge),
+      }),
     ).map(([name, backend]) => [name, this.faults.wrap(backend)] as const);
     const driver = new Driver(state, Object.fromEntries(backends), ALL_KNOWN, log);
     const companions = {
@@ -122,6 +128,7 @@ export class Site {
         firewall.setEngineBridges(this.engineBridges);
       },
       askForBridges: () => Promise.resolve(false),
+      engineNetworks: () => Promise.resolve(this.engineNetworks),
       onMoved: ({ id }: Endpoint) => void this.moved.push(id),
     };
     const reconciler = new Reconciler(driver, state, host, firewall, companions, log);

@@ -59,7 +59,7 @@ class Victim {
     });
     this.#publisher = new Publisher(this.#host, this.#firewall);
     const addresses = { 4: "0.0.0.0", 6: "::" };
-    const backends = createBackends(this.#host, this.#firewall, this.#publisher, addresses, state);
+    const backends = createBackends(this.#host, this.#firewall, this.#publisher, addresses, state, ALL_KNOWN);
     const watched = Object.entries(backends).map(
       ([name, backend]) => [name, this.#watched(backend)] as const,
     );
@@ -68,6 +68,7 @@ class Victim {
       onBridge: async () => {
         this.#firewall.setEngineBridges([]);
       },
+      engineNetworks: () => Promise.resolve(new Set<string>()),
       askForBridges: () => Promise.resolve(false),
       onMoved: () => undefined,
     };

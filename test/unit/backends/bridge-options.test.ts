@@ -42,14 +42,26 @@ describe("BridgeOptions", () => {
   it("reads an MTU of 68 to 65535 bytes, in digits", () => {
     const key = "com.docker.network.driver.mtu";
     for (const text of ["68", "1500", "65535"]) assert.equal(read(key, text), Number(text));
-    for (const text of ["67", "65536", "0", "-1", "1500.5", "1e3", "0x5dc", "", " 1500"])
+    for (const text of ["67", "65536", "00", "-1", "1500.5", "1e3", "0x5dc", "", " 1500"])
       assert.equal(read(key, text), undefined, text);
   });
 
   it("reads a bridge's name as the kernel takes it, and iptables too", () => {
     const key = `${BRIDGE}.name`;
     for (const text of ["br0", "a", "fifteen-chars-x", "br.5", "_"]) assert.equal(read(key, text), text);
-    for (const text of ["", "sixteen-chars-xx", "a b", "a/b", "a:b", ".", "..", ".a", "br%d", "%"])
+    for (const text of [
+      "all",
+      "default",
+      "sixteen-chars-xx",
+      "a b",
+      "a/b",
+      "a:b",
+      ".",
+      "..",
+      ".a",
+      "br%d",
+      "%",
+    ])
       assert.equal(read(key, text), undefined, text);
     for (const text of ["br+", "!br0", '"br0"', "br*", "-i", "ä"])
       assert.equal(read(key, text), undefined, text);
@@ -61,7 +73,15 @@ describe("BridgeOptions", () => {
     assert.equal(read(key, "twelve-chars"), undefined);
     assert.equal(read(key, "fünf"), "fünf");
     assert.equal(read(key, "elfchäracte"), undefined);
-    assert.equal(read(key, ""), undefined);
+  });
+
+  it("takes what the engine takes for nothing as if it had not been given", () => {
+    const nothing = {
+      [`${BRIDGE}.name`]: "",
+      "com.docker.network.driver.mtu": "0",
+      "com.docker.network.container_iface_prefix": "",
+    };
+    assert.deepEqual(JSON.stringify(BridgeOptions.parse(nothing)), JSON.stringify(BridgeOptions.parse({})));
   });
 
   it("takes an address of the right family only", () => {

@@ -8,6 +8,7 @@ import type { Host } from "../../../src/kernel/host.ts";
 import type { Endpoint, Network } from "../../../src/model.ts";
 import type { State } from "../../../src/store/state.ts";
 import { NETWORKS, endpointOf } from "../../support/networks.ts";
+import { ALL_KNOWN } from "../../support/known.ts";
 
 const nowhere: unknown = undefined;
 interface Found {
@@ -34,6 +35,7 @@ describe("BridgeBackend", () => {
     nowhere as Publisher,
     {},
     nowhere as State,
+    ALL_KNOWN,
   );
   const network = (kind: string, found: Found = MADE): Network<BridgeOptions, Found> => {
     const { options, ...request } = NETWORKS[kind] ?? assert.fail();

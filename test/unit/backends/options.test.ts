@@ -7,6 +7,7 @@ import { Firewall } from "../../../src/firewall/firewall.ts";
 import type { Host } from "../../../src/kernel/host.ts";
 import type { State } from "../../../src/store/state.ts";
 import { memoryLog } from "../../support/log.ts";
+import { ALL_KNOWN } from "../../support/known.ts";
 
 describe("parseOptions", () => {
   // Options are read without a look at the host.
@@ -17,6 +18,7 @@ describe("parseOptions", () => {
     nowhere as Publisher,
     {},
     nowhere as State,
+    ALL_KNOWN,
   );
   const { log, lines } = memoryLog();
   const read = (given: Record<string, string>) => parseOptions(backends, given, log);

@@ -119,13 +119,14 @@ describe("CatchUp", () => {
     const run = await started(3_600_000);
     const before = [...world.things];
     await run(engineWith(everything));
-    const told = () =>
-      lines.filter(({ msg }) => String(msg).startsWith("this engine has another data directory"));
+    const told = () => lines.filter(({ msg }) => msg.startsWith("this engine has another data directory"));
     mock.timers.enable({ apis: ["Date"], now: Date.now() });
     const begin = performance.now();
     const clock = mock.method(performance, "now", () => begin);
     try {
-      const pass = (hours: number) => clock.mock.mockImplementation(() => begin + hours * 3_600_000);
+      const pass = (hours: number) => {
+        clock.mock.mockImplementation(() => begin + hours * 3_600_000);
+      };
       // As one does whose disk is not mounted, time and again.
       for (const hours of [0, 1, 23]) {
         pass(hours);

@@ -39,7 +39,6 @@ describe("RuleRepair", () => {
         repair(comment);
         return Promise.resolve({ missing: [], extra: [] });
       },
-      owners: () => Promise.resolve(new Set<string>()),
     };
     const state = {
       networks: () => NETWORKS.map((network) => ({ id: network })),
@@ -51,6 +50,7 @@ describe("RuleRepair", () => {
       driver as unknown as Driver,
       state,
       firewall as unknown as Firewall,
+      { rules: () => Promise.resolve() },
       health,
       new Schedule(log),
     );

@@ -1,0 +1,128 @@
+import type { Firewall } from "../firewall/firewall.ts";
+import type { Host } from "../kernel/host.ts";
+import type { Link } from "../kernel/link.ts";
+import { LINK_GROUP, hostEndOf, ownerOf, ruleComment } from "../names.ts";
+import { leaveToOthers } from "../steps/parent.ts";
+import type { State } from "../store/state.ts";
+import type { Health } from "./health.ts";
+import type { ParentWatch } from "./parent-watch.ts";
+
+/** Deletes what carries tsnet's mark and belongs to nothing on record. */
+export class Sweep {
+  readonly #state: State;
+  readonly #host: Host;
+  readonly #firewall: Firewall;
+  readonly #parents: ParentWatch;
+  readonly #health: Health;
+  readonly #engineNetworks: () => Promise<ReadonlySet<string> | undefined>;
+  #nameless: ReadonlySet<number> = new Set();
+  /** Whether what no record is of may be deleted. */
+  #allowed = false;
+
+  /** @param engineNetworks ids of the networks that the engine has; undefined while it does not answer */
+  constructor(
+    state: State,
+    host: Host,
+    firewall: Firewall,
+    parents: ParentWatch,
+    health: Health,
+    engineNetworks: () => Promise<ReadonlySet<string> | undefined>,
+  ) {
+    this.#state = state;
+    this.#host = host;
+    this.#firewall = firewall;
+    this.#parents = parents;
+    this.#health = health;
+    this.#engineNetworks = engineNetworks;
+  }
+
+  /**
+   * Finds out whether anything may be deleted: not while the engine has networks that are on the host and not on
+   * record. Then the records are elsewhere, as when the disk that they are on is not mounted, and all of it is in use.
+   */
+  async prepare(): Promise<void> {
+    const unrecorded = await this.#unrecorded();
+    this.#allowed = unrecorded?.length === 0;
+    if (unrecorded)
+      this.#health.report(
+        "records",
+        this.#allowed
+          ? ""
+          : `of networks that the engine has there are none: ${unrecorded.join(", ")}; start the daemon with the --state-dir that has them, or delete the networks with \`docker network rm\``,
+      );
+  }
+
+  /** Ids of such networks; undefined while nobody can tell. */
+  async #unrecorded(): Promise<string[] | undefined> {
+    const owners = await this.#firewall.owners();
+    for (const { alias } of await this.#marked()) {
+      const owner = ownerOf(alias);
+      if (owner?.kind === "network" || owner?.kind === "shim") owners.add(ruleComment(owner.id));
+    }
+    // Asked for afterwards: a network is on record before it is on the host.
+    for (const { id } of this.#state.networks()) owners.delete(ruleComment(id));
+    if (owners.size === 0) return [];
+    const known = await this.#engineNetworks();
+    return known && [...known].filter((id) => owners.has(ruleComment(id)) && !this.#state.network(id));
+  }
+
+  async #marked(): Promise<Link[]> {
+    return (await this.#host.links.list()).filter(({ group }) => group === LINK_GROUP);
+  }
+
+  /** Deletes links. */
+  async links(): Promise<void> {
+    if (!this.#allowed) return;
+    const marked = await this.#marked();
+    const names = new Set(marked.map(({ name }) => name));
+    const nameless = new Set(marked.filter(({ alias }) => !alias).map(({ index }) => index));
+    for (const link of marked) {
+      const { name, kind, alias, index } = link;
+      // The far end of a pair has no alias, and goes with its near end.
+      if ((kind === "veth" && names.has(hostEndOf(name) ?? "")) || this.#isWanted(link)) continue;
+      // A link gets its alias just after it was made: without one it is an orphan the second time it is seen.
+      if (!alias && !this.#nameless.has(index)) continue;
+      // One that was deleted since they were listed was on its way out before its record went.
+      const now = await this.#host.links.at(index);
+      if (now?.group !== LINK_GROUP || this.#isWanted(now)) continue;
+      const used = ownerOf(alias)?.kind === "parent" && (await leaveToOthers(this.#host, link));
+      this.#health.repaired(
+        "orphan",
+        `link ${name} of ${alias || "nobody"}${used ? ", left to others" : ""}`,
+      );
+      if (!used) await this.#host.discard(name);
+    }
+    this.#nameless = nameless;
+  }
+
+  #isWanted({ name, alias }: Link): boolean {
+    // Somebody may have written another alias, and its repair may have failed.
+    const owner = ownerOf(alias) ?? this.#state.ownerOfLink(name);
+    if (owner?.kind === "network") return this.#state.network(owner.id) !== undefined;
+    if (owner?.kind === "shim") return this.#state.endpoints(owner.id).length > 0;
+    if (owner?.kind === "parent") return this.#parents.on(owner.id).length > 0;
+    return owner !== undefined && this.#state.networkOf(owner.id) !== undefined;
+  }
+
+  /** Deletes routes and neighbour entries of endpoints. */
+  async entries(): Promise<void> {
+    if (!this.#allowed) return;
+    for (const entry of await this.#parents.orphans(this.#host)) {
+      this.#health.repaired("orphan", entry.what);
+      await entry.delete();
+    }
+  }
+
+  /** Deletes rules of networks. */
+  async rules(): Promise<void> {
+    if (!this.#allowed) return;
+    const owners = await this.#firewall.owners();
+    // Asked for afterwards: a network is on record before it has rules.
+    const known = new Set(this.#state.networks().map(({ id }) => ruleComment(id)));
+    for (const owner of owners) {
+      if (known.has(owner)) continue;
+      const { extra } = await this.#firewall.repair(owner, []);
+      for (const rule of extra) this.#health.repaired("orphan", `rule ${rule}`);
+    }
+  }
+}
