@@ -390,6 +390,6 @@ export class Driver {
   }
 
   #backend(network: Network): Backend {
-    return backendOf(this.#backends, network.backend);
+    return backendOf(this.#backends, network);
   }
 }

@@ -1,17 +1,29 @@
 import * as z from "zod";
-import { InvalidError } from "./errors.ts";
-import { type Family, autoconfigured, bare } from "./ip.ts";
+import { InvalidError, reason } from "./errors.ts";
+import { type Family, autoconfigured, bare, isIp, parseCidr } from "./ip.ts";
 import { isOfOneLink } from "./mac.ts";
 import { macOf } from "./names.ts";
+
+/** An address with its prefix length. */
+export const Cidr = z.string().superRefine((text, context) => {
+  try {
+    parseCidr(text);
+  } catch (error) {
+    context.addIssue({ code: "custom", message: reason(error) });
+  }
+});
+
+/** A port that somebody can be reached at. */
+export const Port = z.number().int().min(1).max(65_535);
 
 /** One subnet of a network, as the engine's IPAM driver granted it. */
 export const Pool = z.object({
   /** Network address with prefix length. */
-  subnet: z.string(),
+  subnet: Cidr,
   /** Gateway with prefix length. Absent where none was reserved. */
-  gateway: z.string().optional(),
+  gateway: Cidr.optional(),
   /** `--aux-address`: name to address with prefix length. */
-  aux: z.record(z.string(), z.string()).default({}),
+  aux: z.record(z.string(), Cidr).default({}),
 });
 export type Pool = z.infer<typeof Pool>;
 
@@ -37,9 +49,9 @@ export type PortBinding = z.infer<typeof PortBinding>;
 /** A published port as it was settled: a binding of one address family, with its host port chosen. */
 export const PublishedPort = z.object({
   protocol: Protocol,
-  containerPort: z.number().int(),
+  containerPort: Port,
   /** Bare; `0.0.0.0` or `::` for every address of the host. Absent where nothing is translated (routed). */
-  host: z.object({ address: z.string(), port: z.number().int() }).optional(),
+  host: z.object({ address: z.string().refine(isIp, "must be an IP address"), port: Port }).optional(),
   family: z.union([z.literal(4), z.literal(6)]),
 });
 export type PublishedPort = z.infer<typeof PublishedPort>;
@@ -51,7 +63,7 @@ export const Network = z.object({
   /** Name of the backend that makes it. */
   backend: z.string(),
   /** The request's options as the backend parsed them. */
-  options: z.unknown(),
+  options: z.record(z.string(), z.unknown()),
   internal: z.boolean(),
   ipv4: z.array(Pool),
   ipv6: z.array(Pool),
@@ -73,10 +85,10 @@ export const Endpoint = z.object({
   id: z.string(),
   network: z.string(),
   /** With prefix length; absent where the container has no address of that family. */
-  ipv4: z.string().optional(),
-  ipv6: z.string().optional(),
+  ipv4: Cidr.optional(),
+  ipv6: Cidr.optional(),
   /** Colon-separated, lower case. */
-  mac: z.string(),
+  mac: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/, "must be six hex octets with colons"),
   /**
    * Settings that the engine gives the link in the sandbox: `net.ipv6.conf.IFNAME.accept_ra=0`, separated by commas.
    */

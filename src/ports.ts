@@ -157,7 +157,7 @@ export class Ports {
   }
 
   #backend(network: Network): Backend {
-    return backendOf(this.#backends, network.backend);
+    return backendOf(this.#backends, network);
   }
 }
 

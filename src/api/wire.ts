@@ -1,5 +1,6 @@
 import * as z from "zod";
-import { parseCidr, isIp, parseIp } from "../ip.ts";
+import { isIp, parseIp } from "../ip.ts";
+import { Cidr, Port } from "../model.ts";
 
 /**
  * Requests of libnetwork's remote driver protocol, as engines 20.10 to 29 send them, and nothing else.
@@ -8,14 +9,6 @@ import { parseCidr, isIp, parseIp } from "../ip.ts";
 
 /** 64 hex digits, or 25 letters and digits for a swarm's network. */
 const Id = z.string().regex(/^[a-z0-9]{12,64}$/, "must be 12 to 64 lower-case letters and digits");
-
-const Cidr = z.string().superRefine((text, context) => {
-  try {
-    parseCidr(text);
-  } catch (error) {
-    context.addIssue({ code: "custom", message: (error as Error).message });
-  }
-});
 
 /** An absent address is sent as an empty string. */
 const optional = <T extends z.ZodType>(schema: T) =>
@@ -52,17 +45,18 @@ const NetworkOptions = z.object({
 
 /** IP protocol numbers (IANA) that can be published. */
 const PROTOCOLS = { 6: "tcp", 17: "udp", 132: "sctp" } as const;
-const Port = z.number().int().min(0).max(65_535);
+/** 0: any. */
+const HostPort = z.number().int().min(0).max(65_535);
 
 const PortMapping = z
   .object({
     Proto: z.union([z.literal(6), z.literal(17), z.literal(132)], {
       error: "must be 6 (tcp), 17 (udp) or 132 (sctp)",
     }),
-    Port: Port.min(1),
+    Port,
     HostIP: z.string().refine((text) => text === "" || isIp(text), "must be an IP address"),
-    HostPort: Port,
-    HostPortEnd: Port,
+    HostPort,
+    HostPortEnd: HostPort,
   })
   .transform(({ Proto, Port, HostIP, HostPort, HostPortEnd }) => ({
     protocol: PROTOCOLS[Proto],

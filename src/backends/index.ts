@@ -4,6 +4,7 @@ import { InvalidError, TsnetError } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Knowledge } from "../knowledge.ts";
+import type { Network } from "../model.ts";
 import type { State } from "../store/state.ts";
 import type { Backend } from "./backend.ts";
 import { BridgeOptions, type PublishDefault } from "./bridge-options.ts";
@@ -39,14 +40,18 @@ export function createBackends(
   } satisfies Record<keyof typeof OPTIONS, Backend>;
 }
 
-/** The backend of that name. */
-export function backendOf(backends: Backends, name: string): Backend {
-  const backend = Object.hasOwn(backends, name) ? backends[name] : undefined;
-  if (backend) return backend;
+/** A network's backend. */
+export function backendOf(backends: Backends, { id, backend }: Pick<Network, "id" | "backend">): Backend {
+  const there = backendCalled(backends, backend);
+  if (there) return there;
   throw new TsnetError(
     "unsupported",
-    `unknown backend "${name}"; choose ${Object.keys(backends).join(" or ")}`,
+    `network ${id} is of backend "${backend}", but this tsnet has ${Object.keys(backends).join(" and ")}; start the one that made it`,
   );
+}
+
+function backendCalled(backends: Backends, name: string): Backend | undefined {
+  return Object.hasOwn(backends, name) ? backends[name] : undefined;
 }
 
 function optionsOf(backend: Backend): string[] {
@@ -67,7 +72,12 @@ export function parseOptions(
   log: Logger,
 ): { name: string; backend: Backend; options: unknown } {
   const name = given["backend"] ?? DEFAULT;
-  const backend = backendOf(backends, name);
+  const backend = backendCalled(backends, name);
+  if (!backend)
+    throw new TsnetError(
+      "unsupported",
+      `unknown backend "${name}"; choose ${Object.keys(backends).join(" or ")}`,
+    );
   const known = optionsOf(backend);
   const unknown = Object.keys(given).filter((key) => !known.includes(key));
   const refused = unknown.find((key) => !key.startsWith(ENGINE_PREFIX));

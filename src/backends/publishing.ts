@@ -213,7 +213,8 @@ export class Publisher {
             failures.push(error);
           }
         }
-        return failures.length === 0 ? Promise.resolve(changed) : Promise.reject(asError(failures[0]));
+        if (failures.length === 0) return Promise.resolve(changed);
+        return Promise.reject(new ConflictError(failures.map(reason).join("; "), { cause: failures[0] }));
       },
       revert: () => {
         this.#release(endpoint, ports);
@@ -294,10 +295,6 @@ function servedPorts(endpoint: Endpoint, ports: readonly PublishedPort[]): Serve
 
 function isUdp({ protocol }: PublishedPort): boolean {
   return protocol === "udp";
-}
-
-function asError(thrown: unknown): Error {
-  return thrown instanceof Error ? thrown : new Error(String(thrown));
 }
 
 function ownerOf({ id, network }: Endpoint): string {

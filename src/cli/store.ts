@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { OPTIONS } from "../backends/index.ts";
 import { settleOne } from "../config.ts";
 import { ConflictError, InvalidError, TsnetError, reason } from "../errors.ts";
 import { withSetting } from "./setting.ts";
@@ -8,6 +9,8 @@ import { lockDirectory } from "../store/directory-lock.ts";
 import { formatDump, parseDump } from "../store/dump.ts";
 import { mustSurvive, readStore, replaceStore } from "../store/state-directory.ts";
 import type { StoreFile } from "../store/store-file.ts";
+
+const BACKENDS = Object.keys(OPTIONS);
 
 interface Where {
   readonly stateDir?: string;
@@ -50,7 +53,7 @@ function check(where: Where): void {
   const stateDir = directory(where);
   const { version, records } = mustHave(stateDir);
   mustSurvive(stateDir);
-  const wrong = problems(records);
+  const wrong = problems(records, BACKENDS);
   if (wrong.length > 0) {
     for (const problem of wrong) process.stderr.write(`tsnet: store ${stateDir}: ${problem}\n`);
     process.exitCode = 1;
@@ -89,7 +92,7 @@ function writeWhole(file: string, text: string): void {
 function importFrom(file: string, { force, ...where }: Where & { force?: boolean }): void {
   const stateDir = directory(where);
   const text = onFile("read", file, () => readFileSync(file === "-" ? 0 : file, "utf8"));
-  const records = onFile("read", file, () => parseDump(text));
+  const records = onFile("read", file, () => parseDump(text, BACKENDS));
   const unlock = lockDirectory(stateDir);
   try {
     if (!force && (readStore(stateDir)?.records.size ?? 0) > 0)

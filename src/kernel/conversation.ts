@@ -1,6 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { KernelError, reason } from "../errors.ts";
 
+/** Milliseconds after which a program is ended that does not answer: three times what iptables waits for a lock. */
+const ANSWER_MS = 30_000;
+
 interface Question {
   readonly text: string;
   readonly resolve: (answer: string) => void;
@@ -24,6 +27,9 @@ export class Conversation {
   #child: ChildProcess | undefined;
   #current: Question | undefined;
   readonly #waiting: Question[] = [];
+  #deadline: NodeJS.Timeout | undefined;
+  /** It was ended since it did not answer. */
+  #late = false;
 
   /**
    * @param name for the text of errors
@@ -40,8 +46,8 @@ export class Conversation {
    * Asks, after everything asked before was answered.
    *
    * @returns what it printed before the last line
-   * @throws {KernelError} with its own complaint, if it ended instead, or with why it cannot be started; the next
-   *   question starts it again
+   * @throws {KernelError} with its own complaint, if it ended instead, or was ended since it did not answer, or with why
+   *   it cannot be started; the next question starts it again
    */
   ask(text: string): Promise<string> {
     return new Promise((resolve, reject) => {
@@ -78,12 +84,18 @@ export class Conversation {
       return;
     }
     hold(this.#child, true);
+    this.#deadline = setTimeout(() => {
+      this.#late = true;
+      // With whatever it has started.
+      if (this.pid !== undefined) process.kill(-this.pid, "SIGKILL");
+    }, ANSWER_MS);
     this.#child.stdin?.write(this.#current.text);
   }
 
   #finish(settle: (question: Question) => void): void {
     const ended = this.#current;
     this.#current = undefined;
+    clearTimeout(this.#deadline);
     if (ended) settle(ended);
     this.#next();
   }
@@ -112,6 +124,8 @@ export class Conversation {
       if (ended) return;
       ended = true;
       if (this.#child === child) this.#child = undefined;
+      if (this.#late) complaint = `no answer within ${ANSWER_MS / 1000} s`;
+      this.#late = false;
       this.#finish(({ reject }) => {
         reject(failure(this.#name, launch, complaint));
       });

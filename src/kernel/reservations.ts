@@ -37,9 +37,9 @@ export class Reservations {
    */
   take(owner: string, wanted: HostPort, search = true): { port: number; taken: boolean } {
     const held = this.#held.get(keyOf(wanted));
-    if (held && held.owner !== owner) throw this.#refusal(wanted, search);
+    if (held && held.owner !== owner) throw this.#refusal(owner, wanted, search);
     if (held && !held.lost) return { port: held.port, taken: false };
-    const { fd, port } = this.#open(wanted, search);
+    const { fd, port } = this.#open(owner, wanted, search);
     this.#held.set(keyOf({ ...wanted, port }), { owner, fd, lost: false, ...wanted, port });
     return { port, taken: true };
   }
@@ -86,14 +86,14 @@ export class Reservations {
     this.#held.clear();
   }
 
-  #open(wanted: HostPort, search: boolean): { fd: number; port: number } {
+  #open(owner: string, wanted: HostPort, search: boolean): { fd: number; port: number } {
     try {
       const fd = boundSocket(wanted);
-      if (fd === undefined) return { fd: NO_SOCKET, port: this.#withoutSocket(wanted) };
+      if (fd === undefined) return { fd: NO_SOCKET, port: this.#withoutSocket(owner, wanted) };
       return { fd, port: wanted.port || portOf(fd) };
     } catch (error) {
       const { protocol, address, port } = wanted;
-      if (isErrno(error, "EADDRINUSE")) throw this.#refusal(wanted, search);
+      if (isErrno(error, "EADDRINUSE")) throw this.#refusal(owner, wanted, search);
       if (!isErrno(error, "EADDRNOTAVAIL")) throw error;
       throw new ConflictError(
         `cannot publish ${bracketed(address)}:${port}/${protocol}: ${address} is not an address of this host`,
@@ -102,25 +102,30 @@ export class Reservations {
   }
 
   /** Without SCTP in the kernel no process can have the port, but another container can. */
-  #withoutSocket(wanted: HostPort): number {
+  #withoutSocket(owner: string, wanted: HostPort): number {
     const others = [...this.#held.values()].filter(
       ({ protocol, address }) => protocol === wanted.protocol && overlap(address, wanted.address),
     );
     const isFree = (port: number) => !others.some((other) => other.port === port);
     if (wanted.port !== 0) {
       if (isFree(wanted.port)) return wanted.port;
-      throw this.#refusal(wanted, false);
+      throw this.#refusal(owner, wanted, false);
     }
     const [first = 0, last = 0] = readFileSync("/proc/sys/net/ipv4/ip_local_port_range", "utf8")
       .split(/\s+/)
       .map(Number);
     for (let port = first; port <= last; port++) if (isFree(port)) return port;
-    throw this.#refusal(wanted, false);
+    throw this.#refusal(owner, wanted, false);
   }
 
-  #refusal({ protocol, address, port }: HostPort, search: boolean): Error {
+  #refusal(owner: string, { protocol, address, port }: HostPort, search: boolean): Error {
+    // What the owner has by its record alone is not in its own way.
     const own = [...this.#held.values()].find(
-      (held) => held.protocol === protocol && held.port === port && overlap(held.address, address),
+      (held) =>
+        held.protocol === protocol &&
+        held.port === port &&
+        overlap(held.address, address) &&
+        !(held.lost && held.owner === owner),
     );
     // No process shows its SCTP sockets.
     const find = () =>

@@ -5,10 +5,12 @@ import { Endpoint, Network, bareAddresses } from "../model.ts";
 import type { Records } from "./migration.ts";
 
 /**
- * What is wrong with records as a whole, one line each: what no schema allows, endpoints of no network, and what only
- * one may have.
+ * What is wrong with records as a whole, one line each: what no schema allows, networks of no backend, endpoints of no
+ * network, and what only one may have.
+ *
+ * @param backends names of those there are
  */
-export function problems(records: Records): string[] {
+export function problems(records: Records, backends: readonly string[]): string[] {
   const networks = new Set<string>();
   const endpoints: Endpoint[] = [];
   const found: string[] = [];
@@ -22,8 +24,10 @@ export function problems(records: Records): string[] {
           : "its key is not known";
     if (typeof parsed === "string") found.push(`${key}: ${parsed}`);
     else if (key !== keyOf(parsed)) found.push(`${key}: its value is that of ${keyOf(parsed)}`);
-    else if ("backend" in parsed) networks.add(ids.join("/"));
-    else endpoints.push(parsed);
+    else if ("backend" in parsed) {
+      networks.add(ids.join("/"));
+      if (!backends.includes(parsed.backend)) found.push(`${key}: there is no backend "${parsed.backend}"`);
+    } else endpoints.push(parsed);
   }
   for (const endpoint of endpoints)
     if (!networks.has(endpoint.network)) found.push(`${keyOf(endpoint)}: there is no such network`);

@@ -19,9 +19,10 @@ export function formatDump(records: Records): string {
 /**
  * The records of an export, of this version or an older one.
  *
+ * @param backends names of those there are
  * @throws {InvalidError} that says in one line what cannot be read, or is wrong with the records
  */
-export function parseDump(text: string): Records {
+export function parseDump(text: string, backends: readonly string[]): Records {
   const parsed = Dump.safeParse(json(text));
   if (!parsed.success) {
     const [issue] = parsed.error.issues;
@@ -31,7 +32,7 @@ export function parseDump(text: string): Records {
   if (version > VERSION)
     throw new InvalidError(`an export of version ${version}, but this tsnet knows up to ${VERSION}`);
   const migrated = migrate(new Map(Object.entries(records)), version);
-  const [first, ...more] = problems(migrated);
+  const [first, ...more] = problems(migrated, backends);
   if (first) throw new InvalidError(more.length === 0 ? first : `${first}; and ${more.length} more like it`);
   return migrated;
 }

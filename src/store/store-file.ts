@@ -88,6 +88,8 @@ export function openStoreFile(path: string, { flush = false } = {}): OpenStoreFi
   mustHaveSpace(dirname(path));
   // Nobody else has it open, so a daemon that was killed has left this file.
   rmSync(`${path}-lock`, { force: true });
+  // Where LMDB cannot make one of them, as when no inode is left, its binding ends the process by a signal.
+  for (const file of [path, `${path}-lock`]) closeSync(openSync(file, "a"));
   // Overlapping, it would be on the disk some time later.
   const options = flush ? { overlappingSync: false } : { noSync: true };
   const root = open<string, string>({ path, noSubdir: true, encoding: "string", ...options });

@@ -8,6 +8,7 @@ import {
   openSync,
   readdirSync,
   rmSync,
+  writeFileSync,
   writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -48,6 +49,26 @@ describe("a state directory", () => {
     await until("nobody to use the disk", () => run(["umount", disk]), { everyMs: 50 });
     rmSync(disk, { recursive: true });
     await wipe();
+  });
+
+  it("is refused in one line on a disk that has no room for another file, however few are missing", async () => {
+    const dump = join(disk, "dump.json");
+    writeFileSync(dump, '{ "version": 1, "records": {} }');
+    const small = join(disk, "small");
+    mkdirSync(small);
+    const codes: number[] = [];
+    for (let inodes = 2; codes.at(-1) !== 0; inodes += 1) {
+      assert.ok(inodes < 12);
+      await run(["mount", "-t", "tmpfs", "-o", `nr_inodes=${inodes}`, "tmpfs", small]);
+      const imported = ["store", "import", "--state-dir", join(small, "state"), dump];
+      const { code, stderr } = await run([process.execPath, "--import", "tsx", "src/main.ts", ...imported], {
+        allowFailure: true,
+      });
+      await run(["umount", small]);
+      assert.match(stderr, code === 0 ? /^$/ : /^tsnet: [^\n]*no space left[^\n]*\n$/);
+      codes.push(code);
+    }
+    assert.deepEqual(new Set(codes), new Set([0, 1]));
   });
 
   describe("on a disk that is full", () => {

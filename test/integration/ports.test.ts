@@ -103,6 +103,28 @@ describe("the host's ports that a container is given", () => {
     }
   });
 
+  it("are told of, each with who has it, when a process took them while the daemon was down", async () => {
+    await site.driver.publish(network.id, next.id, [binding(80, 8000), binding(81, 8001)]);
+    const servers = [8000, 8001].map(() => createServer());
+    try {
+      await site.restart(async () => {
+        for (const [index, server] of servers.entries()) {
+          server.listen(8000 + index, "0.0.0.0");
+          await once(server, "listening");
+        }
+      });
+      await site.reconcile();
+      const told = site.reconciler.health.degraded.get(`endpoint ${next.id}`) ?? "";
+      for (const port of [8000, 8001])
+        // It is this one, which is not looked for.
+        assert.match(told, new RegExp(`0\\.0\\.0\\.0:${port}/tcp: the port is taken by another process`));
+    } finally {
+      for (const server of servers) server.close();
+    }
+    await site.reconcile();
+    assert.deepEqual([...site.reconciler.health.degraded], []);
+  });
+
   it("have hundreds of flows of UDP looked at anew, and nobody else's", async () => {
     await trackFlows();
     const udp = [5353, 5354].map((port) => ({ ...binding(port, port), protocol: "udp" as const }));

@@ -95,9 +95,10 @@ export class Site {
     return Number(repairs.at(-1)?.["time"] ?? 0);
   }
 
-  /** Ends it and starts it again on the same state. */
-  async restart(): Promise<void> {
+  /** Ends it and starts it again on the same state. @param meanwhile what happens in between */
+  async restart(meanwhile: () => Promise<unknown> = () => Promise.resolve()): Promise<void> {
     await this.#close();
+    await meanwhile();
     this.#parts = this.#build();
     await this.driver.reservePorts();
   }

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { KernelError } from "../../../src/errors.ts";
 import { Conversation } from "../../../src/kernel/conversation.ts";
+import { StoppedClock } from "../../support/clock.ts";
 import { withoutDescriptors } from "../../support/descriptors.ts";
 
 const DONE = "# done";
@@ -68,6 +69,24 @@ describe("Conversation", () => {
       assert.equal(await later.ask("three"), "here\n");
     } finally {
       rmSync(directory, { recursive: true });
+    }
+  });
+
+  it("ends a program that does not answer, with what that has started, and starts it again", async () => {
+    const shell = converse("sh");
+    const clock = new StoppedClock();
+    try {
+      await shell.ask(`echo "${DONE}"\n`);
+      const [first, second] = [shell.ask("sleep 600\n"), shell.ask(`echo two; echo "${DONE}"\n`)];
+      const refused = assert.rejects(first, refusal("sh: no answer within 30 s"));
+      await clock.pass(29_999);
+      const { pid } = shell;
+      await clock.pass(1);
+      await refused;
+      assert.notEqual(shell.pid, pid);
+      assert.equal(await second, "two\n");
+    } finally {
+      clock.release();
     }
   });
 

@@ -9,15 +9,17 @@ const RECORDS = new Map<string, unknown>([
   [`endpoint/${id(1)}/${id(2)}`, endpoint(2, 1)],
 ]);
 
+const BACKENDS = ["bridge", "macvlan"];
+
 describe("an export", () => {
   it("is read as it was written", () => {
-    assert.deepEqual(parseDump(formatDump(RECORDS)), RECORDS);
-    assert.deepEqual(parseDump(formatDump(new Map())), new Map());
+    assert.deepEqual(parseDump(formatDump(RECORDS), BACKENDS), RECORDS);
+    assert.deepEqual(parseDump(formatDump(new Map()), BACKENDS), new Map());
   });
 
   it("of version 1 is read", () => {
     assert.deepEqual(
-      parseDump(formatDump(RECORDS).replace(`"version": ${VERSION}`, '"version": 1')),
+      parseDump(formatDump(RECORDS).replace(`"version": ${VERSION}`, '"version": 1'), BACKENDS),
       RECORDS,
     );
   });
@@ -26,7 +28,7 @@ describe("an export", () => {
     const text = formatDump(RECORDS).replace(`"version": ${VERSION}`, '"version": 2');
     const left = text.replace('"mac":', '"left": true, "mac":');
     assert.notEqual(left, text);
-    const [, was] = [...parseDump(left)];
+    const [, was] = [...parseDump(left, BACKENDS)];
     assert.deepEqual(was, [`endpoint/${id(1)}/${id(2)}`, { ...endpoint(2, 1), left: "" }]);
   });
 
@@ -48,6 +50,6 @@ describe("an export", () => {
   };
   for (const [kind, [text, message]] of Object.entries(wrong))
     it(`that ${kind} is refused in one line`, () => {
-      assert.throws(() => parseDump(text), { name: "InvalidError", message });
+      assert.throws(() => parseDump(text, BACKENDS), { name: "InvalidError", message });
     });
 });
