@@ -27,7 +27,9 @@ export const Config = z.object({
     description: "host address for published ports: loopback, all, or an address",
   }),
   logLevel: z
-    .enum(["debug", "info", "warn", "error"])
+    .enum(["debug", "info", "warn", "error"], {
+      error: ({ input }) => `is "${String(input)}", but must be debug, info, warn or error`,
+    })
     .default("info")
     .meta({ description: "debug, info, warn or error; debug logs every step" }),
 });

@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { OPTIONS } from "../backends/index.ts";
 import { settleOne } from "../config.ts";
 import { ConflictError, InvalidError, TsnetError, reason } from "../errors.ts";
@@ -76,14 +76,17 @@ function exportTo(file: string, where: Where): void {
 
 /** Writes a file anew, or leaves it as it was; what is no file, such as a pipe, is written to. */
 function writeWhole(file: string, text: string): void {
-  if (!(statSync(file, { throwIfNoEntry: false })?.isFile() ?? true)) {
+  const there = statSync(file, { throwIfNoEntry: false });
+  if (there && !there.isFile()) {
     writeFileSync(file, text);
     return;
   }
-  const draft = `${file}.new`;
+  // A link to a file stays one.
+  const path = there ? realpathSync(file) : file;
+  const draft = `${path}.${process.pid}`;
   try {
     writeFileSync(draft, text, { mode: 0o600 });
-    renameSync(draft, file);
+    renameSync(draft, path);
   } finally {
     rmSync(draft, { force: true });
   }

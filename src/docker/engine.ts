@@ -17,10 +17,10 @@ const Networks = z.array(
     Options: z.record(z.string(), z.string()).nullish(),
   }),
 );
-/** GET /networks/{id}. */
+/** GET /networks/{id}; Go's empty map may be null. */
 const Inspected = z.object({
   Name: z.string(),
-  Containers: z.record(z.string(), z.object({ EndpointID: z.string(), Name: z.string() })),
+  Containers: z.record(z.string(), z.object({ EndpointID: z.string(), Name: z.string() })).nullable(),
 });
 const Version = z.object({ Version: z.string() });
 const Failure = z.object({ message: z.string() });
@@ -103,7 +103,9 @@ export class Engine {
   /** What users call a network and the containers on it, by endpoint id. */
   async names(network: string): Promise<{ network: string; containers: Map<string, string> }> {
     const { Name: name, Containers } = await this.#get(`/networks/${network}`, Inspected);
-    const containers = Object.values(Containers).map(({ EndpointID, Name }) => [EndpointID, Name] as const);
+    const containers = Object.values(Containers ?? {}).map(
+      ({ EndpointID, Name }) => [EndpointID, Name] as const,
+    );
     return { network: name, containers: new Map(containers) };
   }
 

@@ -86,10 +86,18 @@ export class Conversation {
     hold(this.#child, true);
     this.#deadline = setTimeout(() => {
       this.#late = true;
-      // With whatever it has started.
-      if (this.pid !== undefined) process.kill(-this.pid, "SIGKILL");
+      this.#kill();
     }, ANSWER_MS);
     this.#child.stdin?.write(this.#current.text);
+  }
+
+  /** Ends the program with whatever it has started. */
+  #kill(): void {
+    try {
+      if (this.pid !== undefined) process.kill(-this.pid, "SIGKILL");
+    } catch {
+      // It has just ended by itself, which is about to be told.
+    }
   }
 
   #finish(settle: (question: Question) => void): void {

@@ -48,7 +48,7 @@ export class Sweep {
         "records",
         this.#allowed
           ? ""
-          : `of networks that the engine has there are none: ${unrecorded.join(", ")}; start the daemon with the --state-dir that has them, or delete the networks with \`docker network rm\``,
+          : `missing for networks that the engine has: ${unrecorded.join(", ")}; start the daemon with the --state-dir that has them, or delete the networks with \`docker network rm\``,
       );
   }
 

@@ -115,7 +115,12 @@ describe("what no record is of", () => {
       assert.equal(degraded(), "");
       site.engineNetworks = new Set([network.id, LOST]);
       assert.deepEqual(await site.reconcile(), {});
-      assert.match(degraded(), new RegExp(`there are none: ${LOST}; start the daemon with the --state-dir`));
+      assert.match(
+        degraded(),
+        new RegExp(
+          `missing for networks that the engine has: ${LOST}; start the daemon with the --state-dir`,
+        ),
+      );
       await ip("route del 10.1.0.77/32 dev wire0");
       assert.deepEqual(await hostState(), before);
       // As after `docker network rm`.

@@ -31,7 +31,7 @@ const ANSWERS: Readonly<Record<string, readonly [number, unknown]>> = {
     200,
     { Id: "c", Name: "ours", Driver: "tsnet", Containers: { f: { EndpointID: "e", Name: "größe" } } },
   ],
-  "/networks/b": [200, { Id: "b", Name: "mine", Driver: "bridge", Containers: {} }],
+  "/networks/b": [200, { Id: "b", Name: "mine", Driver: "bridge", Containers: null }],
   "/networks/d": [200, { Id: "d", Name: "of something else", Driver: "bridge" }],
   "/version": [200, { Version: "28.5.2+dfsg4" }],
 };
