@@ -205,6 +205,8 @@ export interface JoinResponse {
   /** Bare addresses. */
   readonly gateway?: string;
   readonly gatewayIPv6?: string;
+  /** Subnets that are reached without a gateway, beside the address's own. */
+  readonly onLink?: readonly string[];
   /** True: the engine adds no docker_gwbridge although there is no gateway. */
   readonly withoutGateway?: boolean;
 }

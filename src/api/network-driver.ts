@@ -95,11 +95,17 @@ function endpointMethods(driver: Driver): Record<string, Method> {
   };
 }
 
-function joinReply({ link, gateway, gatewayIPv6, withoutGateway }: JoinResponse): object {
+/** RouteType of a route without a next hop (libnetwork, types.CONNECTED). */
+const CONNECTED = 1;
+
+function joinReply({ link, gateway, gatewayIPv6, onLink, withoutGateway }: JoinResponse): object {
   return {
     InterfaceName: { SrcName: link.name, DstPrefix: link.prefix },
     ...(gateway ? { Gateway: gateway } : {}),
     ...(gatewayIPv6 ? { GatewayIPv6: gatewayIPv6 } : {}),
+    ...(onLink
+      ? { StaticRoutes: onLink.map((subnet) => ({ Destination: subnet, RouteType: CONNECTED })) }
+      : {}),
     ...(withoutGateway ? { DisableGatewayService: true } : {}),
   };
 }

@@ -41,7 +41,7 @@ import type { Step } from "../step.ts";
 import type { State } from "../store/state.ts";
 import type { Backend, GatewayNeed } from "./backend.ts";
 import { BridgeOptions, type PublishDefault } from "./bridge-options.ts";
-import { gatewaysOf } from "./gateways.ts";
+import { gatewaysOf, subnetsBeside } from "./gateways.ts";
 import type { Publisher, Publishing } from "./publishing.ts";
 import { mustBeSomebodys, mustLeaveRoutes } from "./routes.ts";
 import { Siblings } from "./siblings.ts";
@@ -205,7 +205,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       prefix: network.options["com.docker.network.container_iface_prefix"],
     };
     // An internal network has no way out, and the engine asks for none (libnetwork, needDefaultGW).
-    if (network.internal) return { link };
+    if (network.internal) return { link, ...subnetsBeside(network, endpoint) };
     return { link, ...gatewaysOf(network, endpoint) };
   }
 

@@ -1,5 +1,13 @@
-import { bare, contains } from "../ip.ts";
-import type { Endpoint, JoinResponse, Network, Pool } from "../model.ts";
+import { FAMILIES, bare, contains } from "../ip.ts";
+import {
+  type Endpoint,
+  type JoinResponse,
+  type Network,
+  type Pool,
+  addressOf,
+  isAny,
+  pools,
+} from "../model.ts";
 
 /** Bare addresses of an endpoint's gateways, and what the engine must be told where there is none. */
 export type Gateways = Pick<JoinResponse, "gateway" | "gatewayIPv6" | "withoutGateway">;
@@ -14,6 +22,19 @@ export function gatewaysOf({ ipv4, ipv6 }: Network, endpoint: Pick<Endpoint, "ip
     // Engine 20.10 counts an IPv4 gateway only.
     ...(gateway ? {} : { withoutGateway: true }),
   };
+}
+
+/** The network's other subnets, where no gateway leads to them: all its containers are on one link. */
+export function subnetsBeside(
+  network: Network,
+  endpoint: Pick<Endpoint, "ipv4" | "ipv6">,
+): Pick<JoinResponse, "onLink"> {
+  const onLink = FAMILIES.flatMap((family) => {
+    const address = addressOf(endpoint, family);
+    const subnets = pools(network, family).map(({ subnet }) => subnet);
+    return address ? subnets.filter((subnet) => !isAny(subnet) && !contains(subnet, address)) : [];
+  });
+  return onLink.length > 0 ? { onLink } : {};
 }
 
 /** One reserved by the engine's own name for it comes first. */

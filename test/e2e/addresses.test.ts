@@ -69,6 +69,23 @@ onEachEngine("addresses", (site) => {
       assert.equal(await pings(two, address), true, address);
   });
 
+  it("connects the containers of an internal network's several subnets with each other, and with nobody else", async () => {
+    const [first, second] = [subnets(), subnets()];
+    const all = [first.v4, second.v4, first.v6, second.v6].flatMap((subnet) => ["--subnet", subnet]);
+    await site.network("blue", "--internal", "--ipv6", ...all);
+    await Promise.all([
+      site.run("one", "blue", "--ip", first.ip(10), "--ip6", first.ip6(10)),
+      site.run("two", "blue", "--ip", second.ip(10), "--ip6", second.ip6(10)),
+    ]);
+    const [one, two] = [site.container("one"), site.container("two")];
+    for (const address of [second.ip(10), second.ip6(10)]) assert.equal(await pings(one, address), true);
+    for (const address of [first.ip(10), first.ip6(10)]) assert.equal(await pings(two, address), true);
+    for (const address of Object.values(site.neighbourAddress))
+      assert.equal(await pings(two, address), false, address);
+    assert.deepEqual(await defaultRoutes(two, 4), []);
+    assert.deepEqual(await defaultRoutes(two, 6), []);
+  });
+
   it("uses the gateways that the user gives", async () => {
     const net = subnets();
     const gateways = ["--gateway", net.ip(254), "--gateway", net.ip6(0xfe)];

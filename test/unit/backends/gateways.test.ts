@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { gatewaysOf } from "../../../src/backends/gateways.ts";
+import { gatewaysOf, subnetsBeside } from "../../../src/backends/gateways.ts";
 import type { Network, Pool } from "../../../src/model.ts";
 import { network } from "../store/records.ts";
 
@@ -57,5 +57,14 @@ describe("gatewaysOf", () => {
       ipv6: [{ subnet: V6.subnet, aux: { DefaultGatewayIPv6: "fd01::fe/64" } }],
     });
     assert.deepEqual(gatewaysOf(named, BOTH), { gateway: "10.1.0.254", gatewayIPv6: "fd01::fe" });
+  });
+});
+
+describe("subnetsBeside", () => {
+  it("is the other subnets of the families in which the endpoint has an address", () => {
+    const two = withPools({ ipv4: [V4, SECOND], ipv6: [V6, SECOND_V6] });
+    assert.deepEqual(subnetsBeside(two, BOTH), { onLink: ["10.9.0.0/24", "fd09::/64"] });
+    assert.deepEqual(subnetsBeside(two, { ipv4: "10.9.0.2/24" }), { onLink: ["10.1.0.0/16"] });
+    assert.deepEqual(subnetsBeside(withPools({}), BOTH), {});
   });
 });
