@@ -296,8 +296,10 @@ function containerPackets({ internal, options, found }: BridgeNet): { containerP
   return { containerPackets: found.uplinkPackets || USUAL_PACKETS };
 }
 
-/** Options that contradict each other. */
-function mustFit({ options, internal }: Network<BridgeOptions>): void {
+/** What contradicts itself. */
+function mustFit({ options, internal, ipv4, ipv6 }: Network<BridgeOptions>): void {
+  if (ipv4.length + ipv6.length === 0)
+    throw new InvalidError("a network needs IPv4 or IPv6; add --ipv6, or leave out --ipv4=false");
   for (const family of FAMILIES) {
     const key = `com.docker.network.bridge.gateway_mode_ipv${family}` as const;
     if (options[key] === "isolated" && !internal)

@@ -52,6 +52,23 @@ onEachEngine("options", (site) => {
     );
   });
 
+  // Older engines give every network an IPv4 subnet.
+  if (site.line === "28.5")
+    it("refuses a network that would have no addresses", async () => {
+      assert.match(
+        await refusal("--ipv4=false"),
+        /needs IPv4 or IPv6; add --ipv6, or leave out --ipv4=false/,
+      );
+    });
+
+  it("takes for not given what the engine's own driver takes for that", async () => {
+    const nothing = ["bridge.name=", "driver.mtu=0", "container_iface_prefix="];
+    await site.network("blue", ...nothing.flatMap((option) => ["-o", `com.docker.network.${option}`]));
+    const one = await site.run("one", "blue");
+    assert.equal(await pings(one, site.neighbourAddress.v4), true);
+    assert.ok("eth0" in (await interfaces(one)));
+  });
+
   it("refuses a subnet that the host has a route to, and names the route", async () => {
     await site.exec(["ip", "route", "add", "10.19.0.0/16", "via", site.neighbourAddress.v4]);
     site.later(() => site.exec(["ip", "route", "del", "10.19.0.0/16"]));
@@ -72,6 +89,11 @@ onEachEngine("options", (site) => {
     await site.network("red", "-o", "com.docker.network.bridge.name=red-br");
     const named = (name: string) => refusal("-o", `com.docker.network.bridge.name=${name}`);
     assert.match(await named("red-br"), /bridge red-br belongs to network [0-9a-f]{64}; choose another name/);
+    for (const bridge of ["docker0", "engine-br"]) {
+      if (bridge !== "docker0")
+        await site.docker("network", "create", "-o", `com.docker.network.bridge.name=${bridge}`, bridge);
+      assert.match(await named(bridge), new RegExp(`bridge ${bridge} belongs to a network of the engine's`));
+    }
     assert.match(await named("eth0"), /link eth0 exists and is a veth, not a bridge/);
     assert.equal("red-br" in (await interfaces(site)), true);
   });
