@@ -1,5 +1,7 @@
 import * as z from "zod";
-import { type Family, isIp, parseIp } from "../ip.ts";
+import { InvalidError } from "../errors.ts";
+import { FAMILIES, type Family, isIp, parseIp } from "../ip.ts";
+import type { Network } from "../model.ts";
 import { flag, interfacePrefix, mtu, ruledLinkName, unless } from "./option-types.ts";
 
 /** A bare address in its shortest form, as rules have it. */
@@ -85,3 +87,14 @@ export const BridgeOptions = z.object({
 
 /** The bridge backend's options, parsed. */
 export type BridgeOptions = z.infer<typeof BridgeOptions>;
+
+/** @throws {InvalidError} for what contradicts itself */
+export function mustFit({ options, internal, ipv4, ipv6 }: Network<BridgeOptions>): void {
+  if (ipv4.length + ipv6.length === 0)
+    throw new InvalidError("a network needs IPv4 or IPv6; add --ipv6, or leave out --ipv4=false");
+  for (const family of FAMILIES) {
+    const key = `com.docker.network.bridge.gateway_mode_ipv${family}` as const;
+    if (options[key] === "isolated" && !internal)
+      throw new InvalidError(`option ${key}=isolated needs --internal: an isolated network has no way out`);
+  }
+}

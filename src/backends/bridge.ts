@@ -40,7 +40,7 @@ import {
 import type { Step } from "../step.ts";
 import type { State } from "../store/state.ts";
 import type { Backend, GatewayNeed } from "./backend.ts";
-import { BridgeOptions, type PublishDefault } from "./bridge-options.ts";
+import { BridgeOptions, type PublishDefault, mustFit } from "./bridge-options.ts";
 import { gatewaysOf, subnetsBeside } from "./gateways.ts";
 import type { Publisher, Publishing } from "./publishing.ts";
 import { mustBeSomebodys, mustLeaveRoutes } from "./routes.ts";
@@ -294,17 +294,6 @@ function containerPackets({ internal, options, found }: BridgeNet): { containerP
   if (internal || options.big_tcp) return {};
   // A host without a default route still reaches others, and may have one later.
   return { containerPackets: found.uplinkPackets || USUAL_PACKETS };
-}
-
-/** What contradicts itself. */
-function mustFit({ options, internal, ipv4, ipv6 }: Network<BridgeOptions>): void {
-  if (ipv4.length + ipv6.length === 0)
-    throw new InvalidError("a network needs IPv4 or IPv6; add --ipv6, or leave out --ipv4=false");
-  for (const family of FAMILIES) {
-    const key = `com.docker.network.bridge.gateway_mode_ipv${family}` as const;
-    if (options[key] === "isolated" && !internal)
-      throw new InvalidError(`option ${key}=isolated needs --internal: an isolated network has no way out`);
-  }
 }
 
 function bridgeOf(network: { readonly id: string; readonly options: BridgeOptions }): string {
