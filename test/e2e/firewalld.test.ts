@@ -129,12 +129,14 @@ for (const backend of ["nftables", "iptables"] as const)
       };
       await firewalld.hold(true);
       try {
-        assert.ok((await seconds("slow", 41)) < 3);
-        assert.ok((await seconds("fast", 42)) < 0.9);
+        assert.ok((await seconds("slow", 41)) < 5);
+        // One of them may take that long by itself, on a machine under load.
+        const others = [await seconds("second", 42), await seconds("third", 44), await seconds("fourth", 45)];
+        assert.ok(Math.min(...others) < 0.9, others.join(", "));
       } finally {
         await firewalld.hold(false);
       }
-      for (const name of ["slow", "fast"]) {
+      for (const name of ["slow", "second", "third", "fourth"]) {
         await until(`${name} to be in the zone`, async () => (await zoneOf(name)) === "tsnet");
         await host.docker("network", "rm", name);
       }
