@@ -15,6 +15,8 @@ export class Sweep {
   readonly #parents: ParentWatch;
   readonly #health: Health;
   readonly #engineNetworks: () => Promise<ReadonlySet<string> | undefined>;
+  /** Links with tsnet's mark, from when that was prepared until they have been looked at. */
+  #marked: readonly Link[] = [];
   #nameless: ReadonlySet<number> = new Set();
   /** Whether what no record is of may be deleted. */
   #allowed = false;
@@ -41,6 +43,7 @@ export class Sweep {
    * record. Then the records are elsewhere, as when the disk that they are on is not mounted, and all of it is in use.
    */
   async prepare(): Promise<void> {
+    this.#marked = (await this.#host.links.list()).filter(({ group }) => group === LINK_GROUP);
     const unrecorded = await this.#unrecorded();
     this.#allowed = unrecorded?.length === 0;
     if (unrecorded)
@@ -55,7 +58,7 @@ export class Sweep {
   /** Ids of such networks; undefined while nobody can tell. */
   async #unrecorded(): Promise<string[] | undefined> {
     const owners = await this.#firewall.owners();
-    for (const { alias } of await this.#marked()) {
+    for (const { alias } of this.#marked) {
       const owner = ownerOf(alias);
       if (owner?.kind === "network" || owner?.kind === "shim") owners.add(ruleComment(owner.id));
     }
@@ -66,14 +69,11 @@ export class Sweep {
     return known && [...known].filter((id) => owners.has(ruleComment(id)) && !this.#state.network(id));
   }
 
-  async #marked(): Promise<Link[]> {
-    return (await this.#host.links.list()).filter(({ group }) => group === LINK_GROUP);
-  }
-
   /** Deletes links. */
   async links(): Promise<void> {
+    const marked = this.#marked;
+    this.#marked = [];
     if (!this.#allowed) return;
-    const marked = await this.#marked();
     const names = new Set(marked.map(({ name }) => name));
     const nameless = new Set(marked.filter(({ alias }) => !alias).map(({ index }) => index));
     for (const link of marked) {

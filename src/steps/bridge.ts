@@ -51,11 +51,8 @@ export function bridgeLink(host: Host, spec: BridgeSpec): Step {
     async apply(): Promise<Applied> {
       const there = await host.link(name);
       if (!there) {
-        const former = await nameBack(host, { name, kind: "bridge", alias });
-        if (former !== undefined) {
-          await this.apply();
-          return `name ${former}`;
-        }
+        const former = await nameBack(host, { name, kind: "bridge", alias }, this);
+        if (former !== undefined) return former;
         await host.links.add({ name, kind: "bridge", group: LINK_GROUP, mac, up: true });
         // An MTU that it is made with is not its own: it would have the default again when its last port goes.
         await host.links.set(name, { alias, mtu });
@@ -106,11 +103,8 @@ export function vethPair(host: Host, spec: VethSpec): Step {
         if (spec.adopted && there.master !== master.index) await tellNewMac(host, master, there);
         return changed;
       }
-      const former = await nameBack(host, { name, kind: "veth", alias });
-      if (former !== undefined) {
-        await this.apply();
-        return `name ${former}`;
-      }
+      const former = await nameBack(host, { name, kind: "veth", alias }, this);
+      if (former !== undefined) return former;
       if (spec.joined)
         throw new KernelError(
           `ip link show ${name}`,

@@ -1,6 +1,7 @@
 import { ConflictError } from "../errors.ts";
 import { LEAVING_GROUP, LINK_GROUP, ownerOf } from "../names.ts";
 import type { Host } from "../kernel/host.ts";
+import type { Step } from "../step.ts";
 import type { Link, LinkKind, LinkSettings, Links } from "../kernel/link.ts";
 
 /**
@@ -32,17 +33,21 @@ export function isForeign({ group, alias }: Link): boolean {
 }
 
 /**
- * Gives a link of ours that somebody has renamed its name back. Asked only where none has that name.
+ * Gives a link of ours that somebody has renamed its name back, and applies its step to it. Asked only where none has
+ * that name.
  *
- * @returns what it was called; undefined if there is no such link
+ * @returns how it was: `name otto`; undefined if there is no such link
  */
 export async function nameBack(
   { links }: { readonly links: Links },
   { name, kind, alias }: { readonly name: string; readonly kind: LinkKind; readonly alias: string },
+  step: Pick<Step, "apply">,
 ): Promise<string | undefined> {
   const renamed = (await links.list(kind)).find((link) => link.alias === alias && link.group === LINK_GROUP);
-  if (renamed) await links.rename(renamed, name);
-  return renamed?.name;
+  if (!renamed) return undefined;
+  await links.rename(renamed, name);
+  await step.apply();
+  return `name ${renamed.name}`;
 }
 
 /** Sets what differs. Resolves to how that was, or false if nothing did. */

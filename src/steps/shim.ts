@@ -20,11 +20,8 @@ export function shimLink(
       if (there && sitsOn(there, below))
         return await settle(host, there, { mac, mtu: below.mtu, ...mark(alias) });
       const before = there && `link ${await nameBelow(host, there)}`;
-      const former = there ? undefined : await nameBack(host, { name, kind: "macvlan", alias });
-      if (former !== undefined) {
-        await this.apply();
-        return `name ${former}`;
-      }
+      const former = there ? undefined : await nameBack(host, { name, kind: "macvlan", alias }, this);
+      if (former !== undefined) return former;
       // No container loses anything with it.
       if (there) await host.links.delete(name);
       const macvlan = { parent: below.index, mode: "bridge" } as const;
