@@ -14,6 +14,7 @@ import { comparisonTable } from "./report.ts";
 import type { Plan } from "./rounds.ts";
 import { measureScale } from "./scale.ts";
 import { measureThroughput } from "./throughput.ts";
+import { measureTogether } from "./together.ts";
 
 /** The command line. */
 interface Options {
@@ -21,6 +22,7 @@ interface Options {
   readonly latency?: true;
   readonly throughput?: true;
   readonly ports?: true;
+  readonly together?: true;
   readonly macvlan?: true;
   readonly scale?: true;
   readonly profile?: true;
@@ -51,6 +53,7 @@ const program = new Command("npm run bench --")
   .option("--latency", "section: network create, container start, connect, disconnect, network remove")
   .option("--throughput", "section: TCP throughput and round-trip time")
   .option("--ports", "section: published ports")
+  .option("--together", "section: containers started at once, and removed at once")
   .option("--macvlan", "section: macvlan networks, with the engine's own macvlan driver")
   .option("--scale", "instead of the sections: what a thousand containers on two hundred networks cost tsnet")
   .option(
@@ -109,6 +112,7 @@ function sections(options: Options): [string, Section][] {
     ["latency", "Latency", (lab, plan) => latency(lab, plan, options.profile === true)],
     ["throughput", "Throughput", throughput],
     ["ports", "Published ports", ports],
+    ["together", "At once", together],
     ["macvlan", "Macvlan", (lab, plan) => macvlan(lab, plan, options.profile === true)],
   ] as const satisfies [keyof Options, string, Section][];
   const chosen = all.filter(([flag]) => options[flag] === true);
@@ -136,6 +140,10 @@ async function throughput(lab: BenchLab, plan: Plan): Promise<Result> {
 
 async function ports(lab: BenchLab, plan: Plan): Promise<Result> {
   return { comparisons: await measurePorts(lab, fewer(plan)), engine: "bridge" };
+}
+
+async function together(lab: BenchLab, plan: Plan): Promise<Result> {
+  return { comparisons: await measureTogether(lab, fewer(plan)), engine: "bridge" };
 }
 
 async function macvlan(lab: BenchLab, plan: Plan, withProfile: boolean): Promise<Result> {
