@@ -170,7 +170,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
             mac: bridgeMac(network.id),
             mtu,
           }),
-      ...(adopted ? [] : bridgeSysctls(name, hostHasIpv6(network))),
+      ...(adopted ? [] : bridgeSysctls(name, hostHasIpv6(network), network.internal ? [] : families)),
       ...gateways.map((cidr) => bridgeAddress(this.#host, name, cidr, adopted)),
       this.#firewall.rules(`rules of network ${network.id}`, rulesOf(network)),
       // A port published on 127.0.0.1 has its answers come in here with that destination; the rules keep out all else.
@@ -326,7 +326,7 @@ function hostHasIpv6(network: BridgeNet): boolean {
   return network.ipv6.length > 0 && modeOf(network, 6) !== "isolated";
 }
 
-function bridgeSysctls(name: string, ipv6: boolean): Step[] {
+function bridgeSysctls(name: string, ipv6: boolean, forwards: readonly Family[]): Step[] {
   return [
     // The bridge is a router here; advertisements from a container must not configure the host.
     sysctl(`net/ipv6/conf/${name}/accept_ra`, "0"),
@@ -335,6 +335,8 @@ function bridgeSysctls(name: string, ipv6: boolean): Step[] {
     sysctl(`net/ipv6/conf/${name}/accept_dad`, "0"),
     // Without IPv6 on the network there are no rules for it, so there must be no way for it either.
     sysctl(`net/ipv6/conf/${name}/disable_ipv6`, ipv6 ? "0" : "1"),
+    // A host that forwards may say of new links that they do not (conf/default/forwarding).
+    ...forwards.map((family) => sysctl(`net/ipv${family}/conf/${name}/forwarding`, "1")),
   ];
 }
 

@@ -119,6 +119,13 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
     act: () => setSysctl("net/ipv4/conf/all/forwarding", "0"),
     drift: ["sysctl"],
   },
+  "forwarding turned off for the bridge alone": {
+    act: async () => {
+      await setSysctl(`net/ipv4/conf/${BRIDGE}/forwarding`, "0");
+      await setSysctl(`net/ipv6/conf/${BRIDGE}/forwarding`, "0");
+    },
+    drift: ["sysctl"],
+  },
   "the bridge's IPv6 turned off": {
     // The kernel takes the addresses with it, and that is announced.
     act: () => setSysctl(`net/ipv6/conf/${BRIDGE}/disable_ipv6`, "1"),
@@ -436,8 +443,8 @@ describe("Reconciler", () => {
   it("brings everything back after the host was started anew", async () => {
     const empty = { links: { lo: made.links["lo"] } };
     await wipe();
-    await setSysctl("net/ipv4/ip_forward", "0");
     assert.deepEqual({ links: (await hostState()).links }, empty);
+    await setSysctl("net/ipv4/ip_forward", "0");
     await site.restart();
     await site.reconcile();
     const now = await hostState();

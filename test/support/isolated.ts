@@ -6,10 +6,12 @@ import { until } from "./until.ts";
 
 /** Settings of a link that tsnet changes for its own. */
 const LINK_SYSCTLS = [
+  "net/ipv4/conf/LINK/forwarding",
   "net/ipv4/conf/LINK/route_localnet",
   "net/ipv6/conf/LINK/accept_ra",
   "net/ipv6/conf/LINK/accept_dad",
   "net/ipv6/conf/LINK/disable_ipv6",
+  "net/ipv6/conf/LINK/forwarding",
 ];
 
 /** As iproute2 says it with `-j -d`: what tests look at. */

@@ -64,6 +64,8 @@ describe("BridgeBackend", () => {
       "sysctl net/ipv6/conf/ts-000001aaaaaa/accept_ra=0",
       "sysctl net/ipv6/conf/ts-000001aaaaaa/accept_dad=0",
       "sysctl net/ipv6/conf/ts-000001aaaaaa/disable_ipv6=0",
+      "sysctl net/ipv4/conf/ts-000001aaaaaa/forwarding=1",
+      "sysctl net/ipv6/conf/ts-000001aaaaaa/forwarding=1",
       "address 10.1.0.1/16 dev ts-000001aaaaaa",
       "address fd01::1/64 dev ts-000001aaaaaa",
       `rules of network ${network("dual stack").id}`,
