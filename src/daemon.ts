@@ -14,10 +14,12 @@ import { Driver } from "./driver.ts";
 import { Firewall } from "./firewall/firewall.ts";
 import { Firewalld } from "./firewalld/firewalld.ts";
 import { Host } from "./kernel/host.ts";
+import { takeNamespace } from "./kernel/namespace-lock.ts";
 import { tellReady } from "./kernel/service-manager.ts";
 import { Announcer } from "./reconcile/announcer.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
-import { lockDirectory } from "./store/directory-lock.ts";
+import { DirectoryLock } from "./store/directory-lock.ts";
+import { currentBoot } from "./store/state-directory.ts";
 import { State } from "./store/state.ts";
 import { Store } from "./store/store.ts";
 import type { Config } from "./config.ts";
@@ -36,14 +38,15 @@ const V8_FLAGS = [
 export async function daemon(config: Config): Promise<void> {
   for (const flag of V8_FLAGS) setFlagsFromString(flag);
   const log = pino({ level: config.logLevel }, standardOutput());
-  const unlock = lockDirectory(config.stateDir);
-  const { firewall, driver, state, engine, companions, reconciler, watch, close } = build(config, log);
+  const lock = new DirectoryLock(config.stateDir);
+  const leave = takeNamespace();
+  const { firewall, driver, state, engine, companions, reconciler, watch, close } = build(config, lock, log);
   await firewall.mustNotMix();
   // The first change to the rules would open what was closed.
   await companions.onBridge();
   await driver.reservePorts();
   const server = await listen(
-    createServer(networkDriver(driver), log, adminRoutes(state, reconciler.health, engine)),
+    createServer(networkDriver(driver, reconciler), log, adminRoutes(state, reconciler.health, engine)),
     config.socket,
   );
   const started = reconciler.start().then(() => {
@@ -57,7 +60,8 @@ export async function daemon(config: Config): Promise<void> {
     await watch.stop();
     await reconciler.stop();
     await close();
-    unlock();
+    leave();
+    lock.release();
     log.info("stopped");
   };
   let stopping: Promise<void> | undefined;
@@ -81,8 +85,8 @@ function standardOutput(): DestinationStream {
 }
 
 /** Everything but the server, and what closes it. */
-function build(config: Config, log: Logger) {
-  const store = new Store(config.stateDir);
+function build(config: Config, lock: DirectoryLock, log: Logger) {
+  const store = new Store(config.stateDir, currentBoot(), lock);
   const state = new State(store);
   const host = new Host((error) => {
     log.error({ err: error }, "links could not be deleted; will try again");

@@ -119,11 +119,15 @@ export class Driver {
     if (trouble) this.#log.warn({ network: network.id, reason: trouble }, "created, but degraded");
   }
 
-  /** Deletes a network with whatever endpoints it still has. An unknown one is gone already. */
-  async deleteNetwork(id: string): Promise<void> {
+  /**
+   * Deletes a network with whatever endpoints it still has. An unknown one is gone already.
+   *
+   * @returns whether there was one
+   */
+  async deleteNetwork(id: string): Promise<boolean> {
     const gone = await this.#lock.run(id, async () => {
       const network = this.#state.network(id);
-      if (!network) return [];
+      if (!network) return undefined;
       const endpoints = this.#state.endpoints(id);
       const besides = endpoints.map((endpoint) => this.#beside(endpoint));
       for (const endpoint of endpoints) await this.#remove(network, endpoint);
@@ -135,7 +139,8 @@ export class Driver {
       this.#nearlyFull.delete(id);
       return besides;
     });
-    for (const beside of gone) await this.#tell(beside);
+    for (const beside of gone ?? []) await this.#tell(beside);
+    return gone !== undefined;
   }
 
   /**

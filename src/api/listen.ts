@@ -1,4 +1,4 @@
-import { existsSync, lstatSync, mkdirSync, rmSync, statSync } from "node:fs";
+import { lstatSync, mkdirSync, rmSync, statSync } from "node:fs";
 import type { Server } from "node:http";
 import { type Server as Door, type Socket, connect, createServer as createDoor } from "node:net";
 import { dirname } from "node:path";
@@ -67,21 +67,29 @@ class Closable implements Listening {
   }
 
   /**
-   * Listens at the path once more whenever somebody has deleted the file there, as `rm -rf /run/docker` does: an engine
-   * that starts finds the plugin by it alone.
+   * Listens at the path once more whenever somebody has deleted the file there, as `rm -rf /run/docker` does, or put a
+   * socket in its place that nobody listens on: an engine that starts finds the plugin by it alone.
    */
   keep(path: string): void {
+    let file = inodeOf(path);
+    const look = async () => {
+      if (inodeOf(path) === file) return;
+      await this.#reopen(path);
+      file = inodeOf(path);
+    };
     this.#look = setInterval(() => {
-      if (existsSync(path)) return;
-      const door = createDoor({ allowHalfOpen: true }, (connection) => {
-        this.#server.emit("connection", connection);
-      });
-      openedAt(door, path).then(
-        () => this.#doors.push(door),
-        // It is tried again.
-        () => undefined,
-      );
+      // It is tried again.
+      look().catch(() => undefined);
     }, LOOK_MS).unref();
+  }
+
+  async #reopen(path: string): Promise<void> {
+    await removeStale(path);
+    const door = createDoor({ allowHalfOpen: true }, (connection) => {
+      this.#server.emit("connection", connection);
+    });
+    await openedAt(door, path);
+    this.#doors.push(door);
   }
 
   async close(): Promise<void> {
@@ -96,6 +104,10 @@ class Closable implements Listening {
     await closed;
     clearInterval(sweep);
   }
+}
+
+function inodeOf(path: string): number | undefined {
+  return lstatSync(path, { throwIfNoEntry: false })?.ino;
 }
 
 /** To take it from others now would be too late: what they have sent waits there. */
@@ -144,7 +156,7 @@ async function removeStale(path: string): Promise<void> {
   if (answers)
     throw new TsnetError(
       "busy",
-      `socket ${path} is in use by ${unixSocketOwner(path) ?? "another process"}; stop it or choose another --socket`,
+      `socket ${path} is in use by ${unixSocketOwner(path)?.what ?? "another process"}; stop it or choose another --socket`,
     );
   rmSync(path, { force: true });
 }

@@ -1,6 +1,7 @@
 import type * as z from "zod";
 import type { Driver } from "../driver.ts";
 import type { JoinResponse } from "../model.ts";
+import type { Reconciler } from "../reconcile/reconciler.ts";
 import * as wire from "./wire.ts";
 
 /** One method of the protocol: what it must be sent, and what it answers. */
@@ -14,12 +15,15 @@ function method<S extends z.ZodType>(request: S, handle: (request: z.output<S>) 
   return { request, handle: (value) => handle(value as z.output<S>) };
 }
 
+/** Who knows what is left on the host of a network that no record is of. */
+type Orphans = Pick<Reconciler, "deleted">;
+
 /** The methods of libnetwork's remote network driver, by path. */
-export function networkDriver(driver: Driver): Record<string, Method> {
-  return { ...networkMethods(driver), ...endpointMethods(driver) };
+export function networkDriver(driver: Driver, orphans: Orphans): Record<string, Method> {
+  return { ...networkMethods(driver, orphans), ...endpointMethods(driver) };
 }
 
-function networkMethods(driver: Driver): Record<string, Method> {
+function networkMethods(driver: Driver, orphans: Orphans): Record<string, Method> {
   return {
     "NetworkDriver.GetCapabilities": {
       handle: () => ({ Scope: "local", ConnectivityScope: "local", GwAllocChecker: true }),
@@ -43,7 +47,7 @@ function networkMethods(driver: Driver): Record<string, Method> {
       return {};
     }),
     "NetworkDriver.DeleteNetwork": method(wire.NetworkOnly, async ({ NetworkID }) => {
-      await driver.deleteNetwork(NetworkID);
+      if (!(await driver.deleteNetwork(NetworkID))) await orphans.deleted(NetworkID);
       return {};
     }),
     "NetworkDriver.DiscoverNew": method(wire.Discovery, () => ({})),

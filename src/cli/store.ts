@@ -5,7 +5,7 @@ import { settleOne } from "../config.ts";
 import { ConflictError, InvalidError, TsnetError, reason } from "../errors.ts";
 import { withSetting } from "./setting.ts";
 import { problems } from "../store/audit.ts";
-import { lockDirectory } from "../store/directory-lock.ts";
+import { DirectoryLock } from "../store/directory-lock.ts";
 import { formatDump, parseDump } from "../store/dump.ts";
 import { mustSurvive, readStore, replaceStore } from "../store/state-directory.ts";
 import type { StoreFile } from "../store/store-file.ts";
@@ -96,13 +96,13 @@ function importFrom(file: string, { force, ...where }: Where & { force?: boolean
   const stateDir = directory(where);
   const text = onFile("read", file, () => readFileSync(file === "-" ? 0 : file, "utf8"));
   const records = onFile("read", file, () => parseDump(text, BACKENDS));
-  const unlock = lockDirectory(stateDir);
+  const lock = new DirectoryLock(stateDir);
   try {
     if (!force && (readStore(stateDir)?.records.size ?? 0) > 0)
       throw new ConflictError(`${stateDir} has a store already; --force replaces it`);
     replaceStore(stateDir, records);
   } finally {
-    unlock();
+    lock.release();
   }
 }
 

@@ -123,7 +123,7 @@ export class CatchUp {
 
   async #remove(
     ids: { readonly network: string; readonly endpoint?: string },
-    removal: () => Promise<void>,
+    removal: () => Promise<unknown>,
   ): Promise<void> {
     this.#log.warn(ids, "the engine no longer knows this; deleting it");
     try {

@@ -8,6 +8,14 @@ export const libc = koffi.load("libc.so.6");
 /** Numbers of the address families (linux/socket.h); those of netfilter are the same (NFPROTO, linux/netfilter.h). */
 export const AF = { 4: 2, 6: 10 } as const;
 
+/** Sockets of this machine (unix(7)). */
+export const AF_UNIX = 1;
+
+/** struct sockaddr_un (unix(7)). A `@` stands for the NUL that begins a name which is no path. */
+export function unixAddress(name: string): Buffer {
+  return Buffer.concat([Buffer.from([AF_UNIX, 0]), Buffer.from(name.replace(/^@/, "\0"))]);
+}
+
 /** Types of sockets (socket(2)). */
 export const SOCK = { STREAM: 1, DGRAM: 2, RAW: 3 } as const;
 const SOCK_CLOEXEC = 0x80000;
@@ -26,6 +34,13 @@ const openSocket = libc.func("int socket(int, int, int)") as (
 export function socket(domain: number, type: number, protocol: number): number {
   return openSocket(domain, type | SOCK_CLOEXEC, protocol);
 }
+
+/** bind(2). */
+export const bind = libc.func("int bind(int, const void *, uint32)") as (
+  fd: number,
+  address: Buffer,
+  size: number,
+) => number;
 
 /** close(2). */
 export const close = libc.func("int close(int)") as (fd: number) => number;

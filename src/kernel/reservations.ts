@@ -129,7 +129,7 @@ export class Reservations {
     );
     // No process shows its SCTP sockets.
     const find = () =>
-      search && protocol !== "sctp" ? portOwner(protocol, port, parseIp(address).family) : undefined;
+      search && protocol !== "sctp" ? portOwner(protocol, port, parseIp(address).family)?.what : undefined;
     const what = `${bracketed(address)}:${port}/${protocol}`;
     return new ConflictError(
       `cannot publish ${what}: the port is taken by ${own?.owner ?? find() ?? "another process"}`,

@@ -1,6 +1,4 @@
-import { SOCK, close, failure, getsockname, sendTo, socket } from "./libc.ts";
-
-const AF_UNIX = 1;
+import { AF_UNIX, SOCK, close, failure, getsockname, sendTo, socket, unixAddress } from "./libc.ts";
 
 /** First descriptor that systemd passes (sd_listen_fds(3)). */
 const SD_LISTEN_FDS_START = 3;
@@ -30,7 +28,7 @@ export function tellReady(address = process.env["NOTIFY_SOCKET"]): void {
   const fd = socket(AF_UNIX, SOCK.DGRAM, 0);
   if (fd < 0) throw failure("socket AF_UNIX");
   try {
-    const name = Buffer.concat([Buffer.from([AF_UNIX, 0]), Buffer.from(address.replace(/^@/, "\0"))]);
+    const name = unixAddress(address);
     const text = Buffer.from("READY=1");
     if (sendTo(fd, text, text.length, 0, name, name.length) < 0) throw failure(`notify ${address}`);
   } finally {

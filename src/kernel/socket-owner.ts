@@ -1,21 +1,28 @@
-import { existsSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, readlinkSync, statSync } from "node:fs";
 import { basename } from "node:path";
 import type { Family } from "../ip.ts";
 import { processIds } from "./processes.ts";
+
+/** A process that has a socket open. */
+export interface SocketOwner {
+  /** `process 123 (nginx)`. */
+  readonly what: string;
+  readonly isRoots: boolean;
+}
 
 /**
  * Which other process has a socket open: looks for it among every process's descriptors (proc(5)).
  *
  * @param inode of the socket, as the tables below /proc/net show it
- * @returns `process 123 (nginx)`, or undefined where no process can be seen to have it
+ * @returns undefined where no process can be seen to have it
  */
-export function socketOwner(inode: string): string | undefined {
+function socketOwner(inode: string): SocketOwner | undefined {
   const link = `socket:[${inode}]`;
   for (const pid of processIds().filter((pid) => Number(pid) !== process.pid)) {
     try {
       const descriptors = readdirSync(`/proc/${pid}/fd`);
       if (descriptors.some((fd) => targetOf(`/proc/${pid}/fd/${fd}`) === link))
-        return `process ${pid} (${programOf(pid)})`;
+        return { what: `process ${pid} (${programOf(pid)})`, isRoots: statSync(`/proc/${pid}`).uid === 0 };
     } catch {
       // The process ended meanwhile.
     }
@@ -38,8 +45,8 @@ function programOf(pid: string): string {
   return basename(program);
 }
 
-/** Who listens on a unix socket's path. */
-export function unixSocketOwner(path: string): string | undefined {
+/** Who has a Unix socket's path, or its name with a `@` where that is no path. */
+export function unixSocketOwner(path: string): SocketOwner | undefined {
   const lines = readFileSync("/proc/net/unix", "utf8").split("\n");
   const inodes = lines
     .filter((line) => line.endsWith(` ${path}`))
@@ -48,7 +55,7 @@ export function unixSocketOwner(path: string): string | undefined {
 }
 
 /** Which other process is bound to a port, whatever the address. A socket of IPv6 may have an IPv4 port as well. */
-export function portOwner(protocol: "tcp" | "udp", port: number, family: Family): string | undefined {
+export function portOwner(protocol: "tcp" | "udp", port: number, family: Family): SocketOwner | undefined {
   const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
   const tables = family === 4 ? [protocol, `${protocol}6`] : [`${protocol}6`];
   const inodes = tables

@@ -130,6 +130,7 @@ export class Reconciler {
         this.#log.error({ err: error }, "repair failed; will try again");
       }
     };
+    this.health.report("store", this.#state.trouble() ?? "");
     this.#firewall.forget();
     await attempt(() => this.#parents.learn(this.#host));
     await attempt(() => this.#bridges());
@@ -146,6 +147,11 @@ export class Reconciler {
     await attempt(() => this.#sweep.entries());
     await attempt(() => this.#sweep.rules());
     return done;
+  }
+
+  /** The engine has deleted a network that no record is of: whatever the host still has of it goes at once. */
+  async deleted(network: string): Promise<void> {
+    await this.#driver.exclusively(network, () => this.#sweep.network(network));
   }
 
   async #periodically(): Promise<void> {

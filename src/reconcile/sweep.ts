@@ -69,6 +69,22 @@ export class Sweep {
     return known && [...known].filter((id) => owners.has(ruleComment(id)) && !this.#state.network(id));
   }
 
+  /** Deletes a network's links and rules, whatever else is allowed, unless it is on record. */
+  async network(id: string): Promise<void> {
+    if (this.#state.network(id)) return;
+    const marked = (await this.#host.links.list()).filter(({ group }) => group === LINK_GROUP);
+    const own = marked.filter(({ alias }) => {
+      const owner = ownerOf(alias);
+      return (owner?.kind === "network" || owner?.kind === "shim") && owner.id === id;
+    });
+    const ports = marked.filter(({ master }) => own.some(({ index }) => index === master));
+    for (const { name, alias } of [...ports, ...own]) {
+      this.#health.repaired("orphan", `link ${name} of ${alias || "nobody"}`);
+      await this.#host.discard(name);
+    }
+    await this.#deleteRules(ruleComment(id));
+  }
+
   /** Deletes links. */
   async links(): Promise<void> {
     const marked = this.#marked;
@@ -120,9 +136,12 @@ export class Sweep {
     // Asked for afterwards: a network is on record before it has rules.
     const known = new Set(this.#state.networks().map(({ id }) => ruleComment(id)));
     for (const owner of owners) {
-      if (known.has(owner)) continue;
-      const { extra } = await this.#firewall.repair(owner, []);
-      for (const rule of extra) this.#health.repaired("orphan", `rule ${rule}`);
+      if (!known.has(owner)) await this.#deleteRules(owner);
     }
+  }
+
+  async #deleteRules(owner: string): Promise<void> {
+    const { extra } = await this.#firewall.repair(owner, []);
+    for (const rule of extra) this.#health.repaired("orphan", `rule ${rule}`);
   }
 }

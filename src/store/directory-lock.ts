@@ -1,4 +1,13 @@
-import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import { TsnetError } from "../errors.ts";
 import { libc } from "../kernel/libc.ts";
@@ -8,14 +17,45 @@ const LOCK_EX_NB = 6;
 
 const flock = libc.func("int flock(int, int)") as (fd: number, operation: number) => number;
 
-/**
- * Takes the state directory for this process, until it ends however it ends (flock(2)).
- *
- * @returns gives it back
- * @throws {TsnetError} that names the process that has it
- */
-export function lockDirectory(directory: string): () => void {
-  const path = join(directory, "lock");
+/** The state directory is this process's, until it ends however it ends (flock(2)). */
+export class DirectoryLock {
+  readonly #directory: string;
+  #fd: number;
+
+  /** @throws {TsnetError} that names the process that has it */
+  constructor(directory: string) {
+    this.#directory = directory;
+    this.#fd = take(directory);
+  }
+
+  /**
+   * Takes the directory once more where somebody has deleted it or the file in it: what is locked then, nobody else
+   * would find.
+   *
+   * @throws {TsnetError} that names the process that has taken it meanwhile
+   */
+  keep(): void {
+    const there = statSync(pathIn(this.#directory), { throwIfNoEntry: false });
+    const { dev, ino } = fstatSync(this.#fd);
+    if (there?.ino === ino && there.dev === dev) return;
+    const lost = this.#fd;
+    this.#fd = take(this.#directory);
+    closeSync(lost);
+  }
+
+  /** Gives it back. */
+  release(): void {
+    closeSync(this.#fd);
+  }
+}
+
+function pathIn(directory: string): string {
+  return join(directory, "lock");
+}
+
+/** @returns the descriptor that holds the lock */
+function take(directory: string): number {
+  const path = pathIn(directory);
   const fd = openLock(directory, path);
   if (flock(fd, LOCK_EX_NB) !== 0) {
     const holder = readFileSync(path, "utf8").trim();
@@ -31,9 +71,7 @@ export function lockDirectory(directory: string): () => void {
   } catch {
     // It is ours although the disk is full; only the process's number is missing from another daemon's refusal.
   }
-  return () => {
-    closeSync(fd);
-  };
+  return fd;
 }
 
 function openLock(directory: string, path: string): number {

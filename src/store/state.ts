@@ -24,6 +24,11 @@ export class State {
     for (const { key, value } of store.list("endpoint/")) this.#attach(read(key, value, Endpoint));
   }
 
+  /** Why nothing can be put on record; undefined if it can. */
+  trouble(): string | undefined {
+    return this.#store.trouble();
+  }
+
   /** Every network. The same array until there are others. */
   networks(): readonly Network[] {
     return (this.#list ??= [...this.#networks.values()]);

@@ -1,5 +1,16 @@
 import { type Database, type RootDatabase, open } from "lmdb";
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync } from "node:fs";
+import {
+  type Stats,
+  closeSync,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { TsnetError } from "../errors.ts";
 import { type Contents, readLmdb } from "./lmdb-file.ts";
@@ -26,6 +37,8 @@ export interface StoreFile {
 export interface OpenStoreFile {
   readonly root: RootDatabase<string, string>;
   readonly records: Database<string, string>;
+  /** What is at its path by now: it, nothing, or another file, as when a disk was mounted over it. */
+  readonly atItsPath: () => "itself" | "nothing" | "another";
 }
 
 /**
@@ -89,12 +102,31 @@ export function openStoreFile(path: string, { flush = false } = {}): OpenStoreFi
   // Nobody else has it open, so a daemon that was killed has left this file.
   rmSync(`${path}-lock`, { force: true });
   // Where LMDB cannot make one of them, as when no inode is left, its binding ends the process by a signal.
-  for (const file of [path, `${path}-lock`]) closeSync(openSync(file, "a"));
+  const { dev, ino } = made(path);
+  made(`${path}-lock`);
   // Overlapping, it would be on the disk some time later.
   const options = flush ? { overlappingSync: false } : { noSync: true };
   const root = open<string, string>({ path, noSubdir: true, encoding: "string", ...options });
   if (root.get(VERSION_KEY) === undefined) root.putSync(VERSION_KEY, String(VERSION));
-  return { root, records: root.openDB<string, string>({ name: RECORDS, encoding: "string" }) };
+  return {
+    root,
+    records: root.openDB<string, string>({ name: RECORDS, encoding: "string" }),
+    atItsPath: () => {
+      if (!existsSync(path)) return "nothing";
+      const there = statSync(path);
+      return there.ino === ino && there.dev === dev ? "itself" : "another";
+    },
+  };
+}
+
+/** Makes a file if it is not there. */
+function made(path: string): Stats {
+  const fd = openSync(path, "a");
+  try {
+    return fstatSync(fd);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** Deletes a file and what LMDB has beside it. */

@@ -1,4 +1,6 @@
-import { existsSync, mkdirSync } from "node:fs";
+import { mkdirSync } from "node:fs";
+import { TsnetError } from "../errors.ts";
+import type { DirectoryLock } from "./directory-lock.ts";
 import { seal, unseal } from "./sealed.ts";
 import { currentBoot, isLasting, liveFile, prepare, replaceStore, savedFile } from "./state-directory.ts";
 import { type OpenStoreFile, openStoreFile } from "./store-file.ts";
@@ -18,6 +20,7 @@ import { mustHaveSpace, storeError } from "./trouble.ts";
 export class Store {
   readonly #directory: string;
   readonly #boot: string;
+  readonly #lock: Pick<DirectoryLock, "keep"> | undefined;
   /** Every record. */
   #live: OpenStoreFile;
   /** Those that last. */
@@ -29,11 +32,13 @@ export class Store {
    * Opens or makes the store.
    *
    * @param boot changes each time the machine starts
+   * @param lock that keeps others out of the directory
    * @throws {TsnetError} in one line: damaged, newer, read-only, no space
    */
-  constructor(directory: string, boot = currentBoot()) {
+  constructor(directory: string, boot = currentBoot(), lock?: Pick<DirectoryLock, "keep">) {
     this.#directory = directory;
     this.#boot = boot;
+    this.#lock = lock;
     try {
       mkdirSync(directory, { recursive: true, mode: 0o700 });
       prepare(directory, boot);
@@ -75,6 +80,12 @@ export class Store {
     });
   }
 
+  /** Why nothing can be written, as far as the files tell; undefined if it can. */
+  trouble(): string | undefined {
+    if (![this.#live, this.#saved].some((file) => file.atItsPath() === "another")) return undefined;
+    return `store ${this.#directory} is another than the one that was opened, as when a disk is mounted over it or a copy put in its place; restart tsnet, which then goes by what is there`;
+  }
+
   /** Closes the files. */
   async close(): Promise<void> {
     this.#save();
@@ -95,10 +106,16 @@ export class Store {
     }
   }
 
-  /** Somebody has deleted a file: what is written to it would be found by nobody. All of it is here still. */
+  /**
+   * Somebody has deleted a file: what is written to it would be found by nobody. All of it is here still. What others
+   * have put in its place stays.
+   */
   #restore(): void {
     const [directory, boot] = [this.#directory, this.#boot];
-    if (existsSync(liveFile(directory, boot)) && existsSync(savedFile(directory))) return;
+    const trouble = this.trouble();
+    if (trouble) throw new TsnetError("store", trouble);
+    this.#lock?.keep();
+    if ([this.#live, this.#saved].every((file) => file.atItsPath() === "itself")) return;
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     replaceStore(directory, new Map(this.list("").map(({ key, value }) => [key, value])), boot);
     const deleted = [this.#live, this.#saved];

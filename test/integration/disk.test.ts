@@ -15,7 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { TsnetError, reason } from "../../src/errors.ts";
 import { readStore, replaceStore } from "../../src/store/state-directory.ts";
-import { lockDirectory } from "../../src/store/directory-lock.ts";
+import { DirectoryLock } from "../../src/store/directory-lock.ts";
 import { Store } from "../../src/store/store.ts";
 import { run } from "../lab/command.ts";
 import { hostState, ip, mustBeIsolated, ruleLines, wipe } from "../support/isolated.ts";
@@ -188,7 +188,7 @@ describe("a state directory", () => {
     await store.close();
     await run(["mount", "-o", "remount,ro", disk]);
     const told = "its file system is read-only; remount it or choose another --state-dir";
-    assert.throws(() => lockDirectory(directory), { message: `state directory ${directory}: ${told}` });
+    assert.throws(() => new DirectoryLock(directory), { message: `state directory ${directory}: ${told}` });
     assert.throws(() => new Store(directory), { message: `store ${directory}: ${told}` });
     await run(["mount", "-o", "remount,rw", disk]);
     const again = new Store(directory);

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import { vlanLink } from "../../src/steps/parent.ts";
 import { run } from "../lab/command.ts";
 import { FakeSandbox } from "../support/fake-sandbox.ts";
@@ -123,11 +124,36 @@ describe("what no record is of", () => {
       );
       await ip("route del 10.1.0.77/32 dev wire0");
       assert.deepEqual(await hostState(), before);
+      // What is on record is left to those who delete that.
+      await site.reconciler.deleted(network.id);
+      assert.deepEqual(await hostState(), before);
       // As after `docker network rm`.
       site.engineNetworks = new Set([network.id]);
       assert.ok(((await site.reconcile())["orphan"] ?? 0) > 3);
       assert.equal(degraded(), "");
       assert.doesNotMatch(JSON.stringify(await hostState()), new RegExp(TAG));
+    } finally {
+      await elsewhere.stop();
+    }
+  });
+
+  it("goes at once when the engine deletes the network, though nothing else may be swept", async () => {
+    const wanted = await hostState();
+    const elsewhere = new Site();
+    try {
+      const other = NETWORKS["icc=false"] ?? assert.fail();
+      const lost = { ...other, id: LOST, ipv4: [{ subnet: "10.9.0.0/24", gateway: "10.9.0.1/24", aux: {} }] };
+      await elsewhere.driver.createNetwork({ ...lost, ipv6: [] });
+      await elsewhere.driver.createEndpoint({ network: LOST, id: id(77), ipv4: "10.9.0.2/24" });
+      site.engineNetworks = undefined;
+      // The kernel would have told of the rules.
+      site.firewall.forget();
+      assert.equal(await site.driver.deleteNetwork(LOST), false);
+      await site.reconciler.deleted(LOST);
+      await until("its links to be gone", async () =>
+        isDeepStrictEqual(Object.keys((await hostState()).links), Object.keys(wanted.links)),
+      );
+      assert.deepEqual(await hostState(), wanted);
     } finally {
       await elsewhere.stop();
     }

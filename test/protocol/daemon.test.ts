@@ -5,14 +5,17 @@ import {
   chmodSync,
   closeSync,
   existsSync,
+  linkSync,
   mkdtempSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { run } from "../lab/command.ts";
@@ -77,14 +80,31 @@ describe("tsnet daemon", () => {
     await start(at).answers(at.socket);
   });
 
-  it("listens anew where somebody deletes its socket, or the directory, and goes on with who is connected", async () => {
+  it("listens anew where somebody deletes its socket, replaces it by a dead one, or deletes the directory, and goes on with who is connected", async () => {
     const at = { ...places("one"), socket: join(dir, "plugins/tsnet.sock") };
     const daemon = start(at);
     await daemon.answers(at.socket);
     const before = await EngineClient.open(at.socket);
-    for (const lost of [at.socket, join(dir, "plugins")]) {
-      rmSync(lost, { recursive: true });
-      await until("its socket is there again", () => existsSync(at.socket), { timeoutMs: 5000 });
+    const dead = join(dir, "dead.sock");
+    const ended = createServer().listen(`${dead}.first`);
+    await once(ended, "listening");
+    linkSync(`${dead}.first`, dead);
+    ended.close();
+    for (const lose of [
+      () => {
+        rmSync(at.socket);
+      },
+      () => {
+        renameSync(dead, at.socket);
+      },
+      () => {
+        rmSync(join(dir, "plugins"), { recursive: true });
+      },
+    ]) {
+      lose();
+      await until("its socket is there again", () => activate(at.socket).catch(() => undefined), {
+        timeoutMs: 5000,
+      });
       assert.equal((statSync(at.socket).mode & 0o777).toString(8), "600");
       assert.deepEqual(await activate(at.socket), { Implements: ["NetworkDriver"] });
     }
@@ -97,15 +117,45 @@ describe("tsnet daemon", () => {
 
   it("refuses a socket that somebody answers on, and says who that is in one line", async () => {
     const at = places("one");
+    const server = `require("net").createServer().listen("${at.socket}"); setTimeout(() => process.exit(), 20_000)`;
+    const other = `"${process.execPath}" -e '${server}' >/dev/null 2>&1 & while [ ! -S ${at.socket} ]; do sleep 0.05; done`;
+    const daemon = start(at, { prepare: other });
+    assert.equal(await daemon.ended(), 1);
+    const [, pid] =
+      new RegExp(`^tsnet: socket ${at.socket} is in use by process (\\d+) \\(node\\).*\\n$`).exec(
+        daemon.errors,
+      ) ?? assert.fail(daemon.errors);
+    process.kill(Number(pid));
+  });
+
+  it("refuses a network that another daemon has, and says which in one line", async () => {
+    const at = places("one");
     const first = start(at);
     await first.answers(at.socket);
-    const second = start({ ...places("two"), socket: at.socket }, { beside: first });
+    const second = start(places("two"), { beside: first });
     assert.equal(await second.ended(), 1);
     assert.match(
       second.errors,
-      new RegExp(`^tsnet: socket ${at.socket} is in use by process ${first.pid} \\(node\\).*\\n$`),
+      new RegExp(
+        `^tsnet: another tsnet daemon has this host's network, process ${first.pid} \\(node\\).*\\n$`,
+      ),
     );
-    assert.deepEqual(await activate(at.socket), { Implements: ["NetworkDriver"] });
+    assert.equal(existsSync(places("two").socket), false);
+    await start(places("three")).answers(places("three").socket);
+  });
+
+  it("starts where the name by which daemons keep apart is another user's", async () => {
+    const at = places("one");
+    const server = `require("net").createServer().listen("\\0tsnet"); setTimeout(() => process.exit(), 20_000)`;
+    const other = `setpriv --reuid=65534 --clear-groups "${process.execPath}" -e '${server}' >/dev/null 2>&1 & echo $! >${join(dir, "other")}`;
+    const daemon = start(at, {
+      prepare: `${other}; while ! grep -q @tsnet /proc/net/unix; do sleep 0.05; done`,
+    });
+    try {
+      await daemon.answers(at.socket);
+    } finally {
+      process.kill(Number(readFileSync(join(dir, "other"), "utf8")));
+    }
   });
 
   it("refuses a socket's path where there is something else, which stays", async () => {

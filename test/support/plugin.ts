@@ -12,6 +12,9 @@ import { type LogLine, memoryLog } from "./log.ts";
 import { World } from "./world.ts";
 import { ALL_KNOWN } from "./known.ts";
 
+/** Nothing is ever on the host that no record is of. */
+const NO_ORPHANS = { deleted: () => Promise.resolve() };
+
 /** The daemon's server, driver and store on a socket of its own, with a {@link World} for a host. */
 export class Plugin {
   readonly world = new World();
@@ -43,7 +46,10 @@ export class Plugin {
     const world = new World();
     const store = new Store(join(dir, "state"));
     const driver = new Driver(new State(store), { bridge: new FakeBackend(world) }, ALL_KNOWN, log);
-    const server = await listen(createServer(networkDriver(driver), log), join(dir, "tsnet.sock"));
+    const server = await listen(
+      createServer(networkDriver(driver, NO_ORPHANS), log),
+      join(dir, "tsnet.sock"),
+    );
     return new Plugin({ dir, store, server, world, lines });
   }
 

@@ -7,7 +7,7 @@ import { Host } from "../../../src/kernel/host.ts";
 import type { Endpoint, Network } from "../../../src/model.ts";
 import { Reconciler } from "../../../src/reconcile/reconciler.ts";
 import type { Step } from "../../../src/step.ts";
-import { lockDirectory } from "../../../src/store/directory-lock.ts";
+import { DirectoryLock } from "../../../src/store/directory-lock.ts";
 import { State } from "../../../src/store/state.ts";
 import { Store } from "../../../src/store/store.ts";
 import { memoryLog } from "../../support/log.ts";
@@ -39,7 +39,7 @@ export interface Answer {
 
 /** Everything the daemon is made of but its server, with every step counted. */
 class Victim {
-  readonly #unlock: () => void;
+  readonly #lock: DirectoryLock;
   readonly #store: Store;
   readonly #host: Host;
   readonly #firewall = new Firewall();
@@ -51,7 +51,7 @@ class Victim {
 
   constructor(directory: string) {
     const { log } = memoryLog();
-    this.#unlock = lockDirectory(directory);
+    this.#lock = new DirectoryLock(directory);
     this.#store = new Store(directory);
     const state = new CountedState(this.#store, (steps) => this.#counted(steps));
     this.#host = new Host((error) => {
@@ -95,7 +95,7 @@ class Victim {
     this.#firewall.close();
     this.#publisher.close();
     await this.#host.close();
-    this.#unlock();
+    this.#lock.release();
   }
 
   /** The backend with the steps of its plans counted. */

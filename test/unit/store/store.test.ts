@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import {
   copyFileSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
   readdirSync,
@@ -14,6 +15,7 @@ import { setImmediate } from "node:timers/promises";
 import { gunzipSync } from "node:zlib";
 import { open } from "lmdb";
 import { problems } from "../../../src/store/audit.ts";
+import { DirectoryLock } from "../../../src/store/directory-lock.ts";
 import { VERSION } from "../../../src/store/migration.ts";
 import { mustSurvive, readStore, replaceStore } from "../../../src/store/state-directory.ts";
 import { State } from "../../../src/store/state.ts";
@@ -95,6 +97,59 @@ describe("Store", () => {
       await reopen(MONDAY);
       assert.deepEqual(keys(), ["network/a"]);
     });
+
+  for (const what of ["tsnet.mdb", `run-${SUNDAY}.mdb`])
+    it(`is never written over by one that was open before, and says so: ${what}`, async () => {
+      const other = mkdtempSync(join(tmpdir(), "tsnet-test-"));
+      try {
+        const owner = new Store(other, SUNDAY);
+        owner.put("network/theirs", 1);
+        await owner.close();
+        store.put("network/mine", 1);
+        // As a disk is mounted that has been elsewhere, or of this boot.
+        rmSync(dir, { recursive: true });
+        mkdirSync(dir);
+        copyFileSync(join(other, what), file(what));
+        const there = readFileSync(file(what));
+        const told = /store \S+ is another than the one that was opened.*; restart tsnet/;
+        assert.throws(() => {
+          store.put("network/late", 1);
+        }, told);
+        assert.throws(() => {
+          store.delete("network/mine");
+        }, told);
+        assert.match(store.trouble() ?? "", told);
+        assert.deepEqual(readdirSync(dir), [what]);
+        assert.deepEqual(readFileSync(file(what)), there);
+        await reopen();
+        assert.deepEqual(keys(), ["network/theirs"]);
+        assert.equal(store.trouble(), undefined);
+      } finally {
+        rmSync(other, { recursive: true });
+      }
+    });
+
+  it("keeps its directory locked when that was deleted, and yields to whoever has taken it meanwhile", async () => {
+    const lock = new DirectoryLock(dir);
+    await store.close();
+    store = new Store(dir, SUNDAY, lock);
+    store.put("network/a", 1);
+    rmSync(dir, { recursive: true });
+    store.put("network/b", 1);
+    assert.throws(() => new DirectoryLock(dir), /is in use by another tsnet daemon, process \d+$/);
+    rmSync(dir, { recursive: true });
+    const other = new DirectoryLock(dir);
+    assert.throws(() => {
+      store.put("network/c", 1);
+    }, /is in use by another tsnet daemon/);
+    other.release();
+    store.put("network/c", 1);
+    assert.deepEqual(
+      [...(readStore(dir, SUNDAY)?.records.keys() ?? [])],
+      ["network/a", "network/b", "network/c"],
+    );
+    lock.release();
+  });
 
   it("is read by others while it is open, without a change to it", async () => {
     store.put("network/a", 1);
