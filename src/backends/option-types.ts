@@ -1,11 +1,11 @@
 import * as z from "zod";
 
-/** Go's strconv.ParseBool, which the engine's own drivers read their options with; a flag without value is on. */
+/** Go's strconv.ParseBool, which the engine's own drivers read their options with. */
 export const flag = z
-  .enum(["true", "True", "TRUE", "t", "T", "1", "", "false", "False", "FALSE", "f", "F", "0"], {
+  .enum(["true", "True", "TRUE", "t", "T", "1", "false", "False", "FALSE", "f", "F", "0"], {
     error: ({ input }) => `is "${String(input)}", but must be true or false`,
   })
-  .transform((text) => text === "" || /^[tT1]/.test(text));
+  .transform((text) => /^[tT1]/.test(text));
 
 /** An option of the engine's that one value of leaves as if it had not been given, as there. */
 export const unless = <T extends z.ZodType<unknown, string | undefined>>(nothing: string, schema: T) =>

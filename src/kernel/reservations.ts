@@ -131,9 +131,11 @@ export class Reservations {
     const find = () =>
       search && protocol !== "sctp" ? portOwner(protocol, port, parseIp(address).family)?.what : undefined;
     const what = `${bracketed(address)}:${port}/${protocol}`;
-    return new ConflictError(
-      `cannot publish ${what}: the port is taken by ${own?.owner ?? find() ?? "another process"}`,
-    );
+    const why =
+      own?.owner === owner
+        ? "this container asks for it twice"
+        : `the port is taken by ${own?.owner ?? find() ?? "another process"}`;
+    return new ConflictError(`cannot publish ${what}: ${why}`);
   }
 }
 

@@ -76,6 +76,22 @@ describe("the host's ports that a container is given", () => {
       site.driver.publish(network.id, next.id, asked),
       /cannot publish \[::1\]:8000\/tcp: this container asks for it twice/,
     );
+    const [everywhere, loopback] = ["", "127.0.0.1"].map((hostAddress) => ({
+      ...binding(80, 8000),
+      hostAddress,
+    }));
+    for (const overlapping of [
+      [everywhere, loopback],
+      [loopback, everywhere],
+    ])
+      await assert.rejects(
+        site.driver.publish(
+          network.id,
+          next.id,
+          overlapping.map((one) => one ?? assert.fail()),
+        ),
+        /cannot publish [\d.]+:8000\/tcp: this container asks for it twice/,
+      );
     assert.deepEqual(await translations(), []);
   });
 

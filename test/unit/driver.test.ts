@@ -50,7 +50,9 @@ describe("Driver", () => {
     revoke: () => driver.revoke(id(1), id(2)),
     leave: () => driver.leave(id(1), id(2)),
     deleteEndpoint: () => driver.deleteEndpoint(id(1), id(2)),
-    deleteNetwork: () => driver.deleteNetwork(id(1)),
+    deleteNetwork: async () => {
+      await driver.deleteNetwork(id(1));
+    },
   };
   const names = Object.keys(operations);
   /** Everything before that operation, in the engine's order. */

@@ -31,11 +31,11 @@ describe("BridgeOptions", () => {
     }
   });
 
-  it("reads flags as Go's ParseBool does, and a flag without value as on", () => {
+  it("reads flags as Go's ParseBool does", () => {
     const key = `${BRIDGE}.enable_icc`;
-    for (const text of ["", "1", "t", "T", "true", "True", "TRUE"]) assert.equal(read(key, text), true, text);
+    for (const text of ["1", "t", "T", "true", "True", "TRUE"]) assert.equal(read(key, text), true, text);
     for (const text of ["0", "f", "F", "false", "False", "FALSE"]) assert.equal(read(key, text), false, text);
-    for (const text of ["yes", "no", "on", "2", " ", "tRUE", "null"])
+    for (const text of ["", "yes", "no", "on", "2", " ", "tRUE", "null"])
       assert.equal(read(key, text), undefined, text);
   });
 
