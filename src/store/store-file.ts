@@ -2,7 +2,6 @@ import { type Database, type RootDatabase, open } from "lmdb";
 import {
   type Stats,
   closeSync,
-  existsSync,
   fstatSync,
   fsyncSync,
   openSync,
@@ -112,11 +111,20 @@ export function openStoreFile(path: string, { flush = false } = {}): OpenStoreFi
     root,
     records: root.openDB<string, string>({ name: RECORDS, encoding: "string" }),
     atItsPath: () => {
-      if (!existsSync(path)) return "nothing";
-      const there = statSync(path);
+      const there = fileAt(path);
+      if (!there) return "nothing";
       return there.ino === ino && there.dev === dev ? "itself" : "another";
     },
   };
+}
+
+function fileAt(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch {
+    // What leads there is no directory any more.
+    return undefined;
+  }
 }
 
 /** Makes a file if it is not there. */

@@ -82,7 +82,15 @@ export class Store {
 
   /** Why nothing can be written, as far as the files tell; undefined if it can. */
   trouble(): string | undefined {
-    if (![this.#live, this.#saved].some((file) => file.atItsPath() === "another")) return undefined;
+    return this.#atTheirPaths().includes("another") ? this.#replaced() : undefined;
+  }
+
+  /** What is found where the files were opened. */
+  #atTheirPaths() {
+    return [this.#live, this.#saved].map((file) => file.atItsPath());
+  }
+
+  #replaced(): string {
     return `store ${this.#directory} is another than the one that was opened, as when a disk is mounted over it or a copy put in its place; restart tsnet, which then goes by what is there`;
   }
 
@@ -112,10 +120,10 @@ export class Store {
    */
   #restore(): void {
     const [directory, boot] = [this.#directory, this.#boot];
-    const trouble = this.trouble();
-    if (trouble) throw new TsnetError("store", trouble);
+    const found = this.#atTheirPaths();
+    if (found.includes("another")) throw new TsnetError("store", this.#replaced());
     this.#lock?.keep();
-    if ([this.#live, this.#saved].every((file) => file.atItsPath() === "itself")) return;
+    if (!found.includes("nothing")) return;
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     replaceStore(directory, new Map(this.list("").map(({ key, value }) => [key, value])), boot);
     const deleted = [this.#live, this.#saved];

@@ -128,7 +128,7 @@ onEachEngine("links", (site) => {
     const kinds: Record<string, string[]> = {
       plain: ["--subnet", a.v4],
       internal: ["--subnet", b.v4, "--internal"],
-      inhibited: ["--subnet", c.v4, "-o", "com.docker.network.bridge.inhibit_ipv4"],
+      inhibited: ["--subnet", c.v4, "-o", "com.docker.network.bridge.inhibit_ipv4=true"],
       isolated: ["--subnet", d.v4, "--internal", "-o", isolated],
       addressless: ["--ipam-driver", "null"],
       ...(site.line === "28.5"

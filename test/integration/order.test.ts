@@ -54,7 +54,10 @@ for (const [kind, network] of Object.entries(KINDS))
         revoke: () => site.driver.revoke(network.id, endpoint.id),
         leave: () => site.driver.leave(network.id, endpoint.id),
         deleteEndpoint: () => site.driver.deleteEndpoint(network.id, endpoint.id),
-        deleteNetwork: () => site.driver.deleteNetwork(network.id),
+        // The engine is not told whether there was one.
+        deleteNetwork: async () => {
+          await site.driver.deleteNetwork(network.id);
+        },
       };
     };
     const methods = methodsOf(endpointOf(network), 0);
