@@ -43,7 +43,7 @@ export class Sweep {
    * record. Then the records are elsewhere, as when the disk that they are on is not mounted, and all of it is in use.
    */
   async prepare(): Promise<void> {
-    this.#marked = (await this.#host.links.list()).filter(({ group }) => group === LINK_GROUP);
+    this.#marked = await this.#listMarked();
     const unrecorded = await this.#unrecorded();
     this.#allowed = unrecorded?.length === 0;
     if (unrecorded)
@@ -58,9 +58,9 @@ export class Sweep {
   /** Ids of such networks; undefined while nobody can tell. */
   async #unrecorded(): Promise<string[] | undefined> {
     const owners = await this.#firewall.owners();
-    for (const { alias } of this.#marked) {
-      const owner = ownerOf(alias);
-      if (owner?.kind === "network" || owner?.kind === "shim") owners.add(ruleComment(owner.id));
+    for (const link of this.#marked) {
+      const network = networkOf(link);
+      if (network !== undefined) owners.add(ruleComment(network));
     }
     // Asked for afterwards: a network is on record before it is on the host.
     for (const { id } of this.#state.networks()) owners.delete(ruleComment(id));
@@ -72,17 +72,18 @@ export class Sweep {
   /** Deletes a network's links and rules, whatever else is allowed, unless it is on record. */
   async network(id: string): Promise<void> {
     if (this.#state.network(id)) return;
-    const marked = (await this.#host.links.list()).filter(({ group }) => group === LINK_GROUP);
-    const own = marked.filter(({ alias }) => {
-      const owner = ownerOf(alias);
-      return (owner?.kind === "network" || owner?.kind === "shim") && owner.id === id;
-    });
+    const marked = await this.#listMarked();
+    const own = marked.filter((link) => networkOf(link) === id);
     const ports = marked.filter(({ master }) => own.some(({ index }) => index === master));
     for (const { name, alias } of [...ports, ...own]) {
       this.#health.repaired("orphan", `link ${name} of ${alias || "nobody"}`);
       await this.#host.discard(name);
     }
     await this.#deleteRules(ruleComment(id));
+  }
+
+  async #listMarked(): Promise<Link[]> {
+    return (await this.#host.links.list()).filter(({ group }) => group === LINK_GROUP);
   }
 
   /** Deletes links. */
@@ -144,4 +145,10 @@ export class Sweep {
     const { extra } = await this.#firewall.repair(owner, []);
     for (const rule of extra) this.#health.repaired("orphan", `rule ${rule}`);
   }
+}
+
+/** The network whose own a link is; undefined for an endpoint's. */
+function networkOf({ alias }: Link): string | undefined {
+  const owner = ownerOf(alias);
+  return owner?.kind === "network" || owner?.kind === "shim" ? owner.id : undefined;
 }

@@ -82,7 +82,7 @@ export class Store {
 
   /** Why nothing can be written, as far as the files tell; undefined if it can. */
   trouble(): string | undefined {
-    return this.#atTheirPaths().includes("another") ? this.#replaced() : undefined;
+    return this.#troubleWith(this.#atTheirPaths());
   }
 
   /** What is found where the files were opened. */
@@ -90,7 +90,8 @@ export class Store {
     return [this.#live, this.#saved].map((file) => file.atItsPath());
   }
 
-  #replaced(): string {
+  #troubleWith(found: ReturnType<OpenStoreFile["atItsPath"]>[]): string | undefined {
+    if (!found.includes("another")) return undefined;
     return `store ${this.#directory} is another than the one that was opened, as when a disk is mounted over it or a copy put in its place; restart tsnet, which then goes by what is there`;
   }
 
@@ -121,7 +122,8 @@ export class Store {
   #restore(): void {
     const [directory, boot] = [this.#directory, this.#boot];
     const found = this.#atTheirPaths();
-    if (found.includes("another")) throw new TsnetError("store", this.#replaced());
+    const trouble = this.#troubleWith(found);
+    if (trouble) throw new TsnetError("store", trouble);
     this.#lock?.keep();
     if (!found.includes("nothing")) return;
     mkdirSync(directory, { recursive: true, mode: 0o700 });
