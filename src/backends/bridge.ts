@@ -5,14 +5,7 @@ import type { Rule } from "../firewall/rule.ts";
 import { FAMILIES, type Family } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Knowledge } from "../knowledge.ts";
-import {
-  BRIDGE_PORTS,
-  adoptedBridge,
-  bridgeAddress,
-  bridgeLink,
-  hairpinPort,
-  vethPair,
-} from "../steps/bridge.ts";
+import { BRIDGE_PORTS, adoptedBridge, bridgeAddress, bridgeLink, vethPair } from "../steps/bridge.ts";
 import { isRemoved } from "../kernel/sandbox.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
 import { ownFlows } from "../steps/flows.ts";
@@ -234,11 +227,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
   publish(network: BridgeNet, endpoint: Endpoint): Step[] {
     const steps = this.#publisher.steps(this.#publishing(network), endpoint);
     if (steps.length === 0) return [];
-    return [
-      hairpinPort(this.#host, hostEnd(endpoint.id)),
-      ...this.#siblings.steps(bridgeOf(network), endpoint),
-      ...steps,
-    ];
+    return [...this.#siblings.steps(bridgeOf(network), endpoint), ...steps];
   }
 
   async onSiblings(network: BridgeNet, endpoints: readonly Endpoint[], sandbox: string): Promise<void> {
@@ -280,7 +269,8 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       bridge: bridgeOf(network),
       defaultAddress: binding === undefined ? (publish ?? this.#publishDefault) : { ...others, 4: binding },
       routed: FAMILIES.filter((family) => modeOf(network, family) === "routed"),
-      apart: network.options["com.docker.network.bridge.enable_icc"] ? [] : bridgeAddresses(network),
+      icc: network.options["com.docker.network.bridge.enable_icc"],
+      gateways: bridgeAddresses(network),
     };
   }
 }

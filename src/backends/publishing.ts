@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { ConflictError, InvalidError, reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
-import { openPortRule, portRules, relayedRule } from "../firewall/port-rules.ts";
+import { openPortRule, portRules, relayedNeighbours, relayedRule } from "../firewall/port-rules.ts";
 import type { Rule } from "../firewall/rule.ts";
 import {
   FAMILIES,
@@ -12,7 +12,6 @@ import {
   contains,
   parseCidr,
   parseIp,
-  subnetOf,
 } from "../ip.ts";
 import type { ServedPort } from "../kernel/conntrack.ts";
 import type { Host } from "../kernel/host.ts";
@@ -34,8 +33,10 @@ export interface Publishing {
   readonly defaultAddress: PublishDefault;
   /** Families whose containers are reached at their own address, so that nothing is translated. */
   readonly routed: readonly Family[];
-  /** Gateways, with prefix length, of containers that may not reach each other; none if they may. */
-  readonly apart: readonly string[];
+  /** Whether the network's containers may reach each other. */
+  readonly icc: boolean;
+  /** The bridge's addresses, with prefix length. */
+  readonly gateways: readonly string[];
 }
 
 /** How ports are chosen. */
@@ -113,7 +114,7 @@ export class Publisher {
   }
 
   /** Every firewall rule of those steps. */
-  rules({ bridge, apart }: Publishing, endpoint: Endpoint): Rule[] {
+  rules({ bridge, icc, gateways }: Publishing, endpoint: Endpoint): Rule[] {
     const comment = ruleComment(endpoint.network);
     return (endpoint.ports ?? []).flatMap(({ family, protocol, containerPort, host }) => {
       const containerAddress = addressOf(endpoint, family);
@@ -127,7 +128,8 @@ export class Publisher {
         ? portRules({
             hostAddress: host.address,
             hostPort: host.port,
-            apart: reaching(apart, family, host),
+            icc,
+            gateways: reaching(gateways, family, host),
             ...port,
           })
         : openPortRule(port);
@@ -242,16 +244,18 @@ export class Publisher {
   }
 
   /** What the kernel cannot translate (see relay.ts). */
-  #relayed({ apart }: Publishing, endpoint: Endpoint, port: PublishedPort): Step[] {
+  #relayed({ icc, gateways }: Publishing, endpoint: Endpoint, port: PublishedPort): Step[] {
     const { protocol, family, host, containerPort } = port;
     if (protocol === "sctp" || !host) return [];
-    const isOther = addressOf(endpoint, family) === undefined;
+    const containerAddress = addressOf(endpoint, family);
+    const isOther = containerAddress === undefined;
     const everywhere = isOther && host.address === UNSPECIFIED[family];
+    const reached = { protocol, icc, gateways: reaching(gateways, family, host) };
     const clients = isOther
       ? [ANY[family]]
       : [
           ...([UNSPECIFIED[6], "::1"].includes(host.address) ? [LOOPBACK[6]] : []),
-          ...reaching(apart, family, host).map(subnetOf),
+          ...relayedNeighbours({ ...reached, containerAddress }).map(({ subnet }) => subnet),
         ];
     if (clients.length === 0) return [];
     const key = `${protocol} ${host.address} ${host.port}`;

@@ -1,4 +1,4 @@
-import { type Family, LOOPBACK, bare, bracketed, isUnspecified, subnetOf } from "../ip.ts";
+import { type Family, LOOPBACK, bare, bracketed, contains, isUnspecified, parseIp, subnetOf } from "../ip.ts";
 import type { Protocol } from "../model.ts";
 import { CHAINS, PUBLISHED } from "./layout.ts";
 import { type Chain, type FamilyRule, type MakeRule, type Rule, ruleMaker } from "./rule.ts";
@@ -14,9 +14,33 @@ export interface RuledPort {
   readonly containerAddress: string;
   readonly containerPort: number;
   readonly bridge: string;
-  /** Gateways, with prefix length, of the bridge's containers if those are kept apart. */
-  readonly apart: readonly string[];
+  /** Whether the bridge's containers may reach each other. */
+  readonly icc: boolean;
+  /** Addresses of the bridge, with prefix length, that its containers reach the port by; none for one on loopback. */
+  readonly gateways: readonly string[];
   readonly comment: string;
+}
+
+/** Containers to which the daemon carries a port, since the kernel cannot (see relay.ts). */
+interface Neighbours {
+  /** Network address with prefix length. */
+  readonly subnet: string;
+  /** Their gateway, bare. */
+  readonly gateway: string;
+}
+
+/** On the port's own bridge: those that are kept apart, or else the one whose port it is. */
+export function relayedNeighbours({
+  protocol,
+  icc,
+  gateways,
+  containerAddress,
+}: Pick<RuledPort, "protocol" | "icc" | "gateways" | "containerAddress">): Neighbours[] {
+  if (protocol === "sctp") return [];
+  if (!icc) return gateways.map((gateway) => ({ subnet: subnetOf(gateway), gateway: bare(gateway) }));
+  return gateways
+    .filter((gateway) => contains(gateway, containerAddress))
+    .map((gateway) => ({ subnet: alone(containerAddress), gateway: bare(gateway) }));
 }
 
 /**
@@ -28,11 +52,11 @@ export interface RuledPort {
  *                                    ─ 40000:40015 → TSNET-TCP-9C4 ─ 40000 → DNAT
  *
  * The chains and jumps on the way are there as long as something is in their leaf, see {@link entrance}. Such a tree
- * hangs below TSNET-RELAYED as well.
+ * hangs below TSNET-RELAYED and TSNET-SERVED as well.
  *
- * What containers that are kept apart ask of each other by a host's port is carried by the daemon (see relay.ts): it
- * gets to the port's own socket, past the host's filter. A datagram is answered with the bridge's address, so that is
- * whom it must be for.
+ * What containers that are kept apart ask of each other by a host's port, and what one asks of its own, is carried by the
+ * daemon: it gets to the port's own socket, past the host's filter. A datagram is answered with the bridge's address, so
+ * that is whom it must be for.
  */
 export function portRules(port: RuledPort): Rule[] {
   const { protocol, hostPort, containerAddress, containerPort, bridge } = port;
@@ -41,13 +65,21 @@ export function portRules(port: RuledPort): Rule[] {
   const make = ruleMaker(port);
   const rule: MakeRule = (chain, match, verdict) => make(chain, `${match}${at(protocol, hostPort)}`, verdict);
   const translate = `DNAT --to-destination ${bracketed(containerAddress)}:${containerPort}`;
-  if (port.apart.length === 0 || protocol === "sctp") return [rule(leaf, destination, translate)];
+  const relayed = relayedNeighbours(port);
+  if (relayed.length === 0) return [rule(leaf, destination, translate)];
+  // Nobody else has the container's address: see TSNET-FORGED.
+  const others = port.icc
+    ? `! -s ${alone(containerAddress)} ${destination}`
+    : `${destination}! -i ${bridge} `;
+  const datagrams = destination === "" && protocol === "udp" ? relayed : [];
   return [
-    rule(leaf, `${destination}! -i ${bridge} `, translate),
-    rule(CHAINS.served, `${destination}-i ${bridge} `, "ACCEPT"),
-    relayedRule(port),
-    ...(destination === "" && protocol === "udp" ? port.apart : []).map((gateway) =>
-      rule(leaf, `-s ${subnetOf(gateway)} -i ${bridge} `, `DNAT --to-destination ${bare(gateway)}`),
+    rule(leaf, others, translate),
+    ...relayed.map(({ subnet }) =>
+      rule(leafOf(CHAINS.served, protocol, hostPort), `-s ${subnet} ${destination}-i ${bridge} `, "ACCEPT"),
+    ),
+    ...(protocol === "udp" ? [relayedRule(port)] : []),
+    ...datagrams.map(({ subnet, gateway }) =>
+      rule(leaf, `-s ${subnet} -i ${bridge} `, `DNAT --to-destination ${gateway}`),
     ),
   ];
 }
@@ -73,14 +105,19 @@ function at(protocol: Protocol, port: number): string {
 }
 
 /** A match for the host's address, with a space behind it; empty if that is any. */
-function towards({ family, hostAddress }: Pick<RuledPort, "family" | "hostAddress">): string {
-  return isUnspecified(hostAddress) ? "" : `-d ${hostAddress}/${family === 4 ? 32 : 128} `;
+function towards({ hostAddress }: Pick<RuledPort, "hostAddress">): string {
+  return isUnspecified(hostAddress) ? "" : `-d ${alone(hostAddress)} `;
+}
+
+/** The subnet that holds one address only. */
+function alone(address: string): string {
+  return `${address}/${parseIp(address).family === 4 ? 32 : 128}`;
 }
 
 /** A port of a routed network: nothing is translated, but it may be reached from outside. */
-export function openPortRule(port: Omit<RuledPort, "hostAddress" | "hostPort" | "apart">): Rule {
-  const { family, protocol, containerAddress, containerPort, bridge } = port;
-  const container = `-d ${containerAddress}/${family === 4 ? 32 : 128} -o ${bridge}`;
+export function openPortRule(port: Omit<RuledPort, "hostAddress" | "hostPort" | "icc" | "gateways">): Rule {
+  const { protocol, containerAddress, containerPort, bridge } = port;
+  const container = `-d ${alone(containerAddress)} -o ${bridge}`;
   return ruleMaker(port)(CHAINS.open, `${container} ${at(protocol, containerPort)}`, "ACCEPT");
 }
 
@@ -99,7 +136,7 @@ export function sharedRule(
   }: Pick<RuledPort, "family" | "containerAddress" | "bridge" | "comment">,
   clients: string,
 ): Rule {
-  const container = `-d ${containerAddress}/${family === 4 ? 32 : 128} -o ${bridge}`;
+  const container = `-d ${alone(containerAddress)} -o ${bridge}`;
   const match = `-s ${clients} ${container} ${PUBLISHED}`;
   return ruleMaker({ family, comment })(CHAINS.hairpin, match, "MASQUERADE");
 }
@@ -149,7 +186,7 @@ export function entrance({ table, name: chain }: Chain): FamilyRule | undefined 
   const [, upper, prefix] = TREE.exec(chain) ?? [];
   if (!upper) return undefined;
   const protocol = upper.toLowerCase();
-  const root = [CHAINS.ports, CHAINS.relayed].find((one) => one.table === table);
+  const root = [CHAINS.ports, CHAINS.relayed, CHAINS.served].find((one) => one.table === table);
   if (!prefix) return root && { spec: `-p ${protocol} -j ${chain}`, ...root };
   const first = parseInt(prefix.padEnd(4, "0"), 16);
   const last = parseInt(prefix.padEnd(4, "F"), 16);

@@ -21,7 +21,7 @@ const F_DUPFD_CLOEXEC = 1030;
 
 /**
  * Carries into a container what the kernel cannot translate of what is sent to its published ports. Everything else
- * never gets to the port's socket. There are three such senders:
+ * never gets to the port's socket. There are four such senders:
  *
  *   [::1]            The host's own processes. An answer that is translated back to ::1 comes in by the bridge, and the
  *                    kernel drops whatever has a loopback address and did not come in by loopback (ip6_rcv_core, RFC
@@ -31,6 +31,9 @@ const F_DUPFD_CLOEXEC = 1030;
  *   enable_icc=false Containers of the same network. Where iptables sees bridged frames the frame is translated
  *                    within the bridge, and an isolated port is given nothing that an isolated port has sent,
  *                    not even itself.
+ *   itself           A container that asks for a port it publishes: the frame, translated within the bridge, would have
+ *                    to go back where it came from, which a port without hairpin mode does not do. With it the container
+ *                    would hear all its own broadcasts.
  */
 export class Relay {
   readonly #control = libc.func("int fcntl(int, int, ...)");

@@ -98,7 +98,8 @@ export function vethPair(host: Host, spec: VethSpec): Step {
       const there = await host.link(name);
       if (there) {
         mustBeOurs(there, "veth", alias);
-        const wanted = { isolated, mtu, master: master.index, up: true, ...mark(alias) };
+        // A port that got its own frames back would show a bridge within the container its members on the wrong side.
+        const wanted = { isolated, hairpin: false, mtu, master: master.index, up: true, ...mark(alias) };
         const changed = await settle(host, there, wanted);
         if (spec.adopted && there.master !== master.index) await tellNewMac(host, master, there);
         return changed;
@@ -172,22 +173,6 @@ async function raisePackets(host: Host, bridge: string): Promise<void> {
   const there = await host.links.get(bridge);
   if (there && there.gsoMaxSize < there.gsoLimit)
     await host.links.set(bridge, { gsoMaxSize: there.gsoLimit });
-}
-
-/**
- * A bridge port that gets its own frames back, until the link goes. A container that speaks to a port it publishes
- * itself needs it where iptables sees bridged frames (bridge-nf-call-iptables): the kernel then translates inside
- * the bridge.
- */
-export function hairpinPort(host: Host, name: string): Step {
-  return {
-    what: `link ${name} type bridge_slave hairpin on`,
-    async apply() {
-      const there = await host.links.get(name);
-      return there !== undefined && there.master !== 0 && (await settle(host, there, { hairpin: true }));
-    },
-    revert: () => Promise.resolve(),
-  };
 }
 
 /**

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { withBridgeNetfilter } from "./bridge-netfilter.ts";
 import { onEachEngine } from "./each-engine.ts";
 import { addresses, bridgeOf, hostEndOf, interfaces, link } from "./interfaces.ts";
 import { pings } from "./packets.ts";
@@ -122,6 +123,34 @@ onEachEngine("links", (site) => {
     assert.equal(await pings(one, net.ip(1), { expected: false }), false);
   });
 
+  it("gives a container nothing back that it sent to all, though it publishes a port", async () => {
+    await site.network("blue", "--ipv6", "--subnet", subnets().v6);
+    const one = await site.run("one", "blue", "-p", "8080:80");
+    const heard = await one.exec([process.execPath, "-e", HEARS_ITSELF]);
+    assert.equal(heard.stdout.trim(), "0");
+  });
+
+  for (const value of ["0", "1"] as const)
+    it(`serves those behind a bridge in a container that publishes a port, br_netfilter being ${value === "0" ? "off" : "on"}`, async () => {
+      const net = subnets();
+      await site.network("blue", "--subnet", net.v4);
+      const one = await site.run("one", "blue", "--ip", net.ip(10), "-p", "8080:80");
+      await site.run("two", "blue", "--ip", net.ip(20));
+      // As a virtual machine has it, on a tap.
+      const machine = await site.run("machine", "none");
+      const { State: state } = await site.host.api.getContainer("machine").inspect();
+      const script = `
+        ip link add inside type bridge && ip link add port0 type veth peer name eth9 netns ${String(state.Pid)}
+        ip link set port0 master inside up && ip link set inside up
+        ip addr flush dev eth0 && ip link set eth0 master inside && ip addr add ${net.ip(10)}/24 dev inside`;
+      await one.exec(["sh", "-ec", script]);
+      await machine.exec(["sh", "-ec", `ip addr add ${net.ip(30)}/24 dev eth9; ip link set eth9 up`]);
+      await withBridgeNetfilter(site, value, async () => {
+        for (const target of [20, 1, 10])
+          for (const _ of [1, 2]) assert.equal(await pings(machine, net.ip(target)), true, net.ip(target));
+      });
+    });
+
   it("never has the engine add docker_gwbridge", async () => {
     const [a, b, c, d] = [subnets(), subnets(), subnets(), subnets()];
     const isolated = "com.docker.network.bridge.gateway_mode_ipv4=isolated";
@@ -155,6 +184,18 @@ onEachEngine("links", (site) => {
     return { bridge: bridge.mtu, near: near.mtu, far: far.mtu };
   }
 });
+
+/** Sends to all by IPv6 multicast and says how often it heard that; the kernel itself is told to give it no copy. */
+const HEARS_ITSELF = `
+  const socket = require("dgram").createSocket("udp6");
+  let heard = 0;
+  socket.on("message", () => (heard += 1)).bind(5353, "::", () => {
+    socket.addMembership("ff02::4242", "::%eth0");
+    socket.setMulticastInterface("::%eth0");
+    socket.setMulticastLoopback(false);
+    socket.send("?", 5353, "ff02::4242%eth0");
+    setTimeout(() => (console.log(heard), socket.close()), 300);
+  });`;
 
 /** Without what says only whether it has ports. */
 function unchanging({ ifname, mtu, address, addr_info }: Awaited<ReturnType<typeof link>>): object {

@@ -71,11 +71,16 @@ onEachEngine("published ports", (site) => {
     }
   });
 
-  for (const value of ["0", "1"] as const)
-    it(`are reached by containers that may not reach each other, br_netfilter being ${value === "0" ? "off" : "on"}`, async () => {
+  for (const [value, icc] of [
+    ["0", true],
+    ["1", true],
+    ["0", false],
+    ["1", false],
+  ] as const)
+    it(`are reached by ${icc ? "the container itself" : "containers that may not reach each other"}, br_netfilter being ${value === "0" ? "off" : "on"}`, async () => {
       const { v4, v6 } = site.address;
       const net = subnets();
-      await network("apart", net, ...option("enable_icc=false"));
+      await network("apart", net, ...option(`enable_icc=${String(icc)}`));
       const own = [`${v4}:8081:80`, `[${v6}]:8081:80`].flatMap(publish);
       const ports = ["8080:80", "8080:80/udp", "127.0.0.1:8082:80"].flatMap(publish);
       const web = await site.run("web", "apart", ...own, ...ports);
@@ -104,8 +109,9 @@ onEachEngine("published ports", (site) => {
             const shut = [v4, v6].map((address) => ({ address, port: 8082, unexpected: true }));
             assert.deepEqual(await ask(place, shut), ["nothing", "nothing"]);
           }
-          const direct = [net.ip(2), net.ip6(2)].map((address) => ({ address, port: 80, unexpected: true }));
-          assert.deepEqual(await ask(peer, direct), ["nothing", "nothing"]);
+          const direct = [net.ip(2), net.ip6(2)].map((address) => ({ address, port: 80, unexpected: !icc }));
+          const answers = icc ? [`web ${net.ip(3)}`, `web ${net.ip6(3)}`] : ["nothing", "nothing"];
+          assert.deepEqual(await ask(peer, direct), answers);
           assert.deepEqual(await byHost(8080), ["web", "web"]);
         });
       } finally {

@@ -280,7 +280,7 @@ describe("Reconciler", () => {
   });
 
   it("tells what it was, and how, of each thing that it repaired", async () => {
-    await ip(`link set ${PORT} mtu 1300 nomaster`);
+    await ip(`link set ${PORT} type bridge_slave hairpin on isolated off`);
     await setSysctl(`net/ipv6/conf/${BRIDGE}/accept_ra`, "2");
     await run(["iptables", "-w", "-t", "mangle", "-D", "FORWARD", "-j", "TSNET-ISOLATION"]);
     await site.reconcile();
@@ -290,12 +290,7 @@ describe("Reconciler", () => {
       [
         ["rules", "mangle -I FORWARD 1 -j TSNET-ISOLATION", undefined],
         ["sysctl", `sysctl net/ipv6/conf/${BRIDGE}/accept_ra=0`, "2"],
-        [
-          "link",
-          `link ${PORT} type veth peer tsc${id(2).slice(0, 12)}`,
-          "isolated false, mtu 1300, master 0",
-        ],
-        ["link", `link ${PORT} type bridge_slave hairpin on`, "hairpin false"],
+        ["link", `link ${PORT} type veth peer tsc${id(2).slice(0, 12)}`, "isolated false, hairpin true"],
       ],
     );
   });

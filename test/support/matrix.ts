@@ -227,8 +227,6 @@ function hostLinks(pids: readonly (number | undefined)[]): string[] {
     `address add ${HOST.other[4]}/24 dev ${WIRE}`,
     // Deprecated, so that it is nobody's first choice.
     `address add ${HOST.other[6]}/64 dev ${WIRE} nodad preferred_lft 0`,
-    // As for every container that publishes a port: it may ask for it itself.
-    "link set port-c1 type bridge_slave hairpin on",
   ];
 }
 

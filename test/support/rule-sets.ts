@@ -48,9 +48,11 @@ export function portRules(family: Family): Rule[] {
     containerPort: 80,
     bridge: "ts-43f126c4baed",
     comment: "tsnet-43f126c4baed",
-    apart: [],
+    icc: true,
+    gateways: family === 4 ? ["10.1.0.1/16", "10.9.0.1/24"] : ["fd01::1/64"],
   };
-  const apart = { ...port, apart: family === 4 ? ["10.1.0.1/16", "10.9.0.1/24"] : ["fd01::1/64"] };
+  const apart = { ...port, icc: false };
+  const inhibited = { ...port, gateways: [] };
   const protocols: readonly Protocol[] = ["tcp", "udp", "sctp"];
   const each = protocols.flatMap((protocol) => [
     ...[1, 15, 16, 8080, 8081, 40_000, 65_535].flatMap((hostPort) =>
@@ -59,6 +61,7 @@ export function portRules(family: Family): Rule[] {
     ...rulesOfPort({ ...port, protocol, hostAddress: one, hostPort: 8082 }),
     ...rulesOfPort({ ...apart, protocol, hostAddress: any, hostPort: 8083 }),
     ...rulesOfPort({ ...apart, protocol, hostAddress: one, hostPort: 8084 }),
+    ...rulesOfPort({ ...inhibited, protocol, hostAddress: any, hostPort: 8086 }),
     openPortRule({ ...port, protocol }),
     ...[any, one].map((hostAddress) => relayedRule({ ...port, protocol, hostAddress, hostPort: 8085 })),
   ]);
