@@ -253,7 +253,7 @@ export class Driver {
       const network = this.#state.network(networkId);
       const endpoint = this.#state.endpoint(networkId, id);
       if (!network || !endpoint) return undefined;
-      const { sandbox = endpoint.left ?? "", ifname: _, leads: __, ...apart } = endpoint;
+      const { sandbox = endpoint.left ?? "", ifname: _, leads: __, lower: ___, ...apart } = endpoint;
       const beside = this.#beside(endpoint);
       await this.#ports.unpublish(network, endpoint, { left: sandbox, ...apart });
       this.#backend(network).onLeave?.(endpoint);

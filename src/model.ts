@@ -99,6 +99,8 @@ export const Endpoint = z.object({
   ifname: z.string().optional(),
   /** Families of which its container's default route was seen to lead through that link: it must do so again. */
   leads: z.array(z.union([z.literal(4), z.literal(6)])).optional(),
+  /** Index of the link of the host's that it was seen to sit on. */
+  lower: z.number().optional(),
   /** What is published, while the endpoint is its container's gateway. */
   ports: z.array(PublishedPort).optional(),
   /**

@@ -1,6 +1,9 @@
 import * as z from "zod";
 import { interfacePrefix, linkName, mtu, unless } from "./option-types.ts";
 
+/** The longest name that a link can have beside its own (ALTIFNAMSIZ, linux/if.h, less the zero at its end). */
+const ALTNAME_LENGTH = 127;
+
 const MODES = ["bridge", "private", "vepa", "passthru"] as const;
 
 const mode = z.enum(MODES, {
@@ -18,12 +21,12 @@ const onOff = z
  */
 export const MacvlanOptions = z.object({
   backend: z.literal("macvlan").meta({ description: "how containers are connected", default: "`bridge`" }),
-  parent: unless("", linkName(15).optional()).optional().meta({
+  parent: unless("", linkName(ALTNAME_LENGTH).optional()).optional().meta({
     description:
       "Ethernet link of the host that the containers sit on; an existing one is never changed or deleted. `LINK.ID` creates that VLAN if it is missing, and deletes it with its last network unless others use it by then",
     default: "a private one that leads nowhere",
   }),
-  macvlan_mode: mode.default("bridge").meta({
+  macvlan_mode: unless("", mode.default("bridge")).default("bridge").meta({
     description:
       "which containers on the same parent reach each other: all (bridge), none (private), those to which the switch sends frames back (vepa); passthru is for a single container",
   }),
@@ -32,7 +35,7 @@ export const MacvlanOptions = z.object({
       "`on`: the host and the containers reach each other (mode bridge only), at the parent's addresses or those reserved with `--aux-address host=…` and `host6=…`",
   }),
   "com.docker.network.driver.mtu": mtu.meta({
-    description: "MTU of the containers, in bytes; at most the parent's",
+    description: "MTU of the containers, in bytes; at most the parent's, which it follows",
     default: "the parent's",
   }),
   "com.docker.network.container_iface_prefix": interfacePrefix.meta({

@@ -194,14 +194,14 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
 
   #inside(network: MacvlanNet, endpoint: Endpoint, sandbox: string): Joined {
     const { link, gateway, gatewayIPv6 } = this.join(network, endpoint);
-    const { ifname, leads = [], sysctls } = endpoint;
+    const { ifname, leads = [], lower = 0, sysctls } = endpoint;
     const beside = this.#records.inSandbox(sandbox).filter(({ id }) => id !== endpoint.id);
     const isOthers = (family: Family) =>
       !leads.includes(family) && beside.some((other) => other.leads?.includes(family));
     return {
       sandbox,
       prefix: link.prefix,
-      ...(ifname === undefined ? {} : { seen: { ifname, leads } }),
+      ...(ifname === undefined ? {} : { seen: { ifname, leads, lower } }),
       remember: async (seen) => {
         await this.#records.endpointRecord({ ...endpoint, ...seen }).apply();
       },

@@ -1,6 +1,6 @@
 import { ConflictError, InvalidError, TsnetError } from "../errors.ts";
 import type { Host } from "../kernel/host.ts";
-import type { Link } from "../kernel/link.ts";
+import { type Link, NAME_LENGTH } from "../kernel/link.ts";
 import { linkAlias, ownerOf, privateParentName } from "../names.ts";
 
 /** The link that a macvlan network sits on, as it was found or is to be made. */
@@ -52,7 +52,7 @@ async function privateKind(host: Host): Promise<"dummy" | "ifb"> {
 }
 
 async function missingVlan(host: Host, name: string): Promise<NonNullable<Parent["made"]>> {
-  const vlan = vlanOf(name);
+  const vlan = Buffer.byteLength(name) <= NAME_LENGTH ? vlanOf(name) : undefined;
   const base = vlan && (await host.links.get(vlan.base));
   if (!base)
     throw new InvalidError(

@@ -1,4 +1,13 @@
-import { type Family, LOOPBACK, bare, bracketed, contains, isUnspecified, parseIp, subnetOf } from "../ip.ts";
+import {
+  type Family,
+  LOOPBACK,
+  bare,
+  bracketed,
+  contains,
+  hostSubnet,
+  isUnspecified,
+  subnetOf,
+} from "../ip.ts";
 import type { Protocol } from "../model.ts";
 import { CHAINS, PUBLISHED } from "./layout.ts";
 import { type Chain, type FamilyRule, type MakeRule, type Rule, ruleMaker } from "./rule.ts";
@@ -40,7 +49,7 @@ export function relayedNeighbours({
   if (!icc) return gateways.map((gateway) => ({ subnet: subnetOf(gateway), gateway: bare(gateway) }));
   return gateways
     .filter((gateway) => contains(gateway, containerAddress))
-    .map((gateway) => ({ subnet: alone(containerAddress), gateway: bare(gateway) }));
+    .map((gateway) => ({ subnet: hostSubnet(containerAddress), gateway: bare(gateway) }));
 }
 
 /**
@@ -69,7 +78,7 @@ export function portRules(port: RuledPort): Rule[] {
   if (relayed.length === 0) return [rule(leaf, destination, translate)];
   // Nobody else has the container's address: see TSNET-FORGED.
   const others = port.icc
-    ? `! -s ${alone(containerAddress)} ${destination}`
+    ? `! -s ${hostSubnet(containerAddress)} ${destination}`
     : `${destination}! -i ${bridge} `;
   const datagrams = destination === "" && protocol === "udp" ? relayed : [];
   return [
@@ -106,18 +115,13 @@ function at(protocol: Protocol, port: number): string {
 
 /** A match for the host's address, with a space behind it; empty if that is any. */
 function towards({ hostAddress }: Pick<RuledPort, "hostAddress">): string {
-  return isUnspecified(hostAddress) ? "" : `-d ${alone(hostAddress)} `;
-}
-
-/** The subnet that holds one address only. */
-function alone(address: string): string {
-  return `${address}/${parseIp(address).family === 4 ? 32 : 128}`;
+  return isUnspecified(hostAddress) ? "" : `-d ${hostSubnet(hostAddress)} `;
 }
 
 /** A port of a routed network: nothing is translated, but it may be reached from outside. */
 export function openPortRule(port: Omit<RuledPort, "hostAddress" | "hostPort" | "icc" | "gateways">): Rule {
   const { protocol, containerAddress, containerPort, bridge } = port;
-  const container = `-d ${alone(containerAddress)} -o ${bridge}`;
+  const container = `-d ${hostSubnet(containerAddress)} -o ${bridge}`;
   return ruleMaker(port)(CHAINS.open, `${container} ${at(protocol, containerPort)}`, "ACCEPT");
 }
 
@@ -136,7 +140,7 @@ export function sharedRule(
   }: Pick<RuledPort, "family" | "containerAddress" | "bridge" | "comment">,
   clients: string,
 ): Rule {
-  const container = `-d ${alone(containerAddress)} -o ${bridge}`;
+  const container = `-d ${hostSubnet(containerAddress)} -o ${bridge}`;
   const match = `-s ${clients} ${container} ${PUBLISHED}`;
   return ruleMaker({ family, comment })(CHAINS.hairpin, match, "MASQUERADE");
 }

@@ -5,7 +5,7 @@ import { Attributes, bytes, u32 } from "./netlink-message.ts";
 import { CREATE_EXCLUSIVE } from "./netlink-socket.ts";
 import { RTM, type Rtnetlink } from "./rtnetlink.ts";
 
-const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
+const IFA = { ADDRESS: 1, LOCAL: 2, BROADCAST: 4, FLAGS: 8 } as const;
 /**
  * Flags of an address (linux/if_addr.h). NODAD: usable at once, since it was allocated and nobody else can have it (RFC
  * 4862, section 5.4, may be left out). NOPREFIXROUTE: one that is a whole subnet needs no route to its neighbours.
@@ -103,6 +103,15 @@ function addressMessage(index: number, { family, address, length }: Cidr): Buffe
   head.writeUInt32LE(index, 4);
   const raw = ipBytes(address);
   const parts = [head, bytes(IFA.LOCAL, raw), bytes(IFA.ADDRESS, raw)];
+  // The kernel tells programs no other one than it was given (SIOCGIFBRDADDR, netdevice(7)); RFC 3021 knows none.
+  if (family === 4 && length <= 30) parts.push(bytes(IFA.BROADCAST, lastOf(raw, length)));
   if (family === 6) parts.push(u32(IFA.FLAGS, IFA_F.NODAD | (length === 128 ? IFA_F.NOPREFIXROUTE : 0)));
   return Buffer.concat(parts);
+}
+
+/** The last address of an IPv4 subnet, which is everybody's (RFC 919). */
+function lastOf(address: Buffer, length: number): Buffer {
+  const last = Buffer.alloc(4);
+  last.writeUInt32BE((address.readUInt32BE() | (0xffff_ffff >>> length)) >>> 0);
+  return last;
 }

@@ -20,6 +20,7 @@ const IFLA = {
   EXT_MASK: 29,
   CARRIER: 33,
   LINK_NETNSID: 37,
+  ALT_IFNAME: 53,
   GSO_MAX_SIZE: 41,
   GRO_MAX_SIZE: 58,
   TSO_MAX_SIZE: 59,
@@ -35,6 +36,8 @@ const VLAN_ID = 1;
 const BRPORT = { MODE: 4, ISOLATED: 33 } as const;
 const INET6_ADDR_GEN_MODE = 8;
 const IFF_UP = 1;
+/** Bytes that a link's own name has at most (IFNAMSIZ, linux/if.h, less the zero at its end). */
+export const NAME_LENGTH = 15;
 /** Type of a link that carries Ethernet frames, as loopback does not (linux/if_arp.h). */
 const ARPHRD_ETHER = 1;
 /** Leaves the counters out of the answer: they are most of it. */
@@ -120,7 +123,8 @@ export class Links {
 
   /** The link of that name, or undefined. */
   async get(name: string): Promise<Link | undefined> {
-    return await this.#one(name, Buffer.concat([header(), text(IFLA.IFNAME, name), SKIP_STATS]));
+    const attribute = Buffer.byteLength(name) > NAME_LENGTH ? IFLA.ALT_IFNAME : IFLA.IFNAME;
+    return await this.#one(name, Buffer.concat([header(), text(attribute, name), SKIP_STATS]));
   }
 
   /** The link of that index, or undefined, as for 0: that is none's. */

@@ -4,6 +4,7 @@ import { FAMILIES, type Family, bare, parseCidr } from "../ip.ts";
 import { announce } from "../kernel/announce.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
+import { processNamespaces } from "../kernel/netns.ts";
 import { Sandbox } from "../kernel/sandbox.ts";
 import { LINK_GROUP } from "../names.ts";
 import type { Applied } from "../step.ts";
@@ -15,6 +16,8 @@ export interface Seen {
   readonly ifname: string;
   /** Families whose default route leads through it. */
   readonly leads: Family[];
+  /** Index of the link that it sits on; 0 if that is not known, see {@link sitsOn}. */
+  readonly lower: number;
 }
 
 /** What the engine makes of a link in the sandbox. */
@@ -61,6 +64,7 @@ export async function settleInside(
     }
     // The engine is at it.
     if (mine && !mine.up) return false;
+    if (!mine && (await isMovedOn(spec, joined, parent))) return false;
     // With one end the whole pair goes.
     const replaced = links.filter((link) => link === mine || isHalfMade(link, spec, parent));
     for (const { name } of replaced) await inside.links.delete(name);
@@ -86,15 +90,37 @@ async function mustSitOn(host: Host, link: Link, parent: Link): Promise<void> {
   );
 }
 
+/**
+ * Whether somebody in the container has moved the link into a namespace of his own, where it works on: made again it
+ * would be there twice. It goes with its parent wherever it is.
+ */
+async function isMovedOn({ alias }: OnParent, { seen }: Joined, parent: Link): Promise<boolean> {
+  if (!sitsOn({ lower: seen?.lower ?? 0 }, parent)) return false;
+  for (const namespace of processNamespaces()) {
+    const there = Sandbox.open(namespace);
+    try {
+      const links = (await there?.links.list("macvlan")) ?? [];
+      if (links.some((link) => link.alias === alias && sitsOn(link, parent))) return true;
+    } finally {
+      there?.close();
+    }
+  }
+  return false;
+}
+
 /** Has what only the sandbox can tell kept. */
-async function look(inside: Sandbox, { name, index }: Link, { seen, remember }: Joined): Promise<void> {
+async function look(
+  inside: Sandbox,
+  { name, index, lower }: Link,
+  { seen, remember }: Joined,
+): Promise<void> {
   const defaults = (await inside.routes()).filter(({ subnet }) => subnet.endsWith("/0"));
   const leads = FAMILIES.filter((family) => {
     const ways = defaults.filter(({ subnet }) => subnet === DEFAULT[family]);
     // The engine sets it after it has brought up the link.
     return ways.length === 0 ? seen?.leads.includes(family) : ways.some(({ link }) => link === index);
   });
-  const now = { ifname: name, leads };
+  const now = { ifname: name, leads, lower };
   if (!isDeepStrictEqual(now, seen)) await remember(now);
 }
 

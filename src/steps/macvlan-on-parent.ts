@@ -92,7 +92,7 @@ export async function mustBeFree(host: Host, parent: Link, { mac, mode }: OnPare
  * Whether the parent is the link below: another one may have got its name. Nothing is known before Linux 5.18 where the
  * two have the same index in two namespaces (nla_put_iflink, net/core/rtnetlink.c).
  */
-export function sitsOn({ lower }: Link, parent: Link): boolean {
+export function sitsOn({ lower }: Pick<Link, "lower">, parent: Link): boolean {
   return lower === 0 || lower === macvlanLower(parent);
 }
 

@@ -10,7 +10,7 @@ const MIGRATIONS: readonly ((records: Records) => Records)[] = [
 ];
 
 function namingSandbox(value: unknown): unknown {
-  return (value as { left?: unknown }).left === true ? { ...(value as object), left: "" } : value;
+  return (value as { left?: unknown } | null)?.left === true ? { ...(value as object), left: "" } : value;
 }
 
 /** The version that this program writes. Files that name none are of version 1. */

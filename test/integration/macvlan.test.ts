@@ -295,6 +295,25 @@ describe("macvlan backend on the kernel", () => {
       assert.equal(site.reconciler.health.drift.get("link"), 1);
     });
 
+    it("is not made a second time where somebody in the container moved it on, but with its parent", async () => {
+      const sandbox = await host.joined(network);
+      const before = await sandbox.describe();
+      const nested = await host.sandbox();
+      await site.reconcile();
+      await sandbox.ip("link set eth0 down");
+      await sandbox.ip("link set eth0 address 02:00:00:00:00:77");
+      await sandbox.ip(`link set eth0 netns ${String(nested.pid)}`);
+      assert.deepEqual(await site.reconcile(), {});
+      await site.restart();
+      assert.deepEqual(await site.reconcile(), {});
+      assert.deepEqual([await sandbox.links(), await nested.links()], [["lo"], ["eth0", "lo"]]);
+      await ip("link delete wire0");
+      await plugWire();
+      await site.reconcile();
+      assert.deepEqual([await sandbox.links(), await nested.links()], [["eth0", "lo"], ["lo"]]);
+      assert.deepEqual(await sandbox.describe(), before);
+    });
+
     it("is made anew where a daemon that was killed left half of it", async () => {
       const sandbox = await host.joined(network);
       const before = await sandbox.describe();
@@ -716,9 +735,10 @@ describe("macvlan backend on the kernel", () => {
     const network = NETWORKS["dual stack with host access"] ?? assert.fail();
 
     it("of a parent that was asked for by another of its names are the network's", async () => {
-      await ip("link property add dev wire0 altname the-lan");
+      const name = "the-lan-that-has-a-long-name";
+      await ip(`link property add dev wire0 altname ${name}`);
       await site.reconciler.start();
-      await site.driver.createNetwork({ ...network, options: { ...network.options, parent: "the-lan" } });
+      await site.driver.createNetwork({ ...network, options: { ...network.options, parent: name } });
       await ip("link set wire0 down");
       const trouble = () => site.reconciler.health.degraded.get(`network ${network.id}`);
       await until("the parent to be seen down", () => trouble() === "parent wire0 is down");

@@ -29,7 +29,8 @@ export class FakeSandbox {
   async take({ id: endpoint, ipv4, ipv6 }: EndpointRequest, name: string): Promise<void> {
     await ip(`link set tsc${endpoint.slice(0, 12)} netns ${String(this.#child.pid)} name ${name}`);
     const cidrs = [ipv4, ipv6].filter((cidr) => cidr !== undefined);
-    for (const cidr of cidrs) await this.ip(`address add ${cidr} dev ${name} nodad`);
+    for (const cidr of cidrs)
+      await this.ip(`address add ${cidr} ${cidr.includes(":") ? "" : "broadcast +"} dev ${name} nodad`);
     await this.ip(`link set ${name} up`);
     for (const cidr of cidrs) await this.ip(`route add default via ${bare(cidr).replace(/\d+$/, "1")}`);
   }
@@ -39,7 +40,7 @@ export class FakeSandbox {
   }
 
   async ip(command: string): Promise<string> {
-    return (await run(["nsenter", `--net=${this.path}`, "ip", ...command.split(" ")])).stdout;
+    return (await run(["nsenter", `--net=${this.path}`, "ip", ...command.split(/ +/)])).stdout;
   }
 
   async links(): Promise<string[]> {
@@ -53,7 +54,7 @@ export class FakeSandbox {
       address: string;
       flags: string[];
       linkinfo: { info_kind: string };
-      addr_info: { local: string; prefixlen: number; scope: string }[];
+      addr_info: { local: string; broadcast?: string; prefixlen: number; scope: string }[];
     }[];
     assert.ok(link);
     const defaults = await Promise.all(
@@ -68,7 +69,7 @@ export class FakeSandbox {
       ...{ mtu: link.mtu, mac: link.address, flags: link.flags, kind: link.linkinfo.info_kind },
       addresses: link.addr_info
         .filter(({ scope }) => scope === "global")
-        .map(({ local, prefixlen }) => `${local}/${String(prefixlen)}`),
+        .map(({ local, prefixlen, broadcast = "none" }) => `${local}/${String(prefixlen)} brd ${broadcast}`),
       routes: defaults.flat(),
     };
   }

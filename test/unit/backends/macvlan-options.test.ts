@@ -27,7 +27,8 @@ describe("MacvlanOptions", () => {
   it("reads the kernel's modes and no other", () => {
     for (const text of ["bridge", "private", "vepa", "passthru"])
       assert.equal(read("macvlan_mode", text), text);
-    for (const text of ["", "Bridge", "source", "hub"]) assert.equal(read("macvlan_mode", text), undefined);
+    assert.equal(read("macvlan_mode", ""), "bridge");
+    for (const text of ["Bridge", "source", "hub"]) assert.equal(read("macvlan_mode", text), undefined);
   });
 
   it("reads host_access as on or off", () => {
@@ -37,8 +38,9 @@ describe("MacvlanOptions", () => {
   });
 
   it("reads a parent as a link's name, which may be a VLAN's", () => {
-    for (const text of ["eth0", "eth0.50", "fifteen-chars-x"]) assert.equal(read("parent", text), text);
-    for (const text of ["", "sixteen-chars-xx", "a/b", "a b", "."])
+    for (const text of ["eth0", "eth0.50", "fifteen-chars-x", "a".repeat(127)])
+      assert.equal(read("parent", text), text);
+    for (const text of ["", "a".repeat(128), "a/b", "a b", "."])
       assert.equal(read("parent", text), undefined);
   });
 });

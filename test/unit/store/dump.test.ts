@@ -17,6 +17,11 @@ describe("an export", () => {
     assert.deepEqual(parseDump(formatDump(new Map()), BACKENDS), new Map());
   });
 
+  it("of an older version that has nothing for a record is refused with that one's name", () => {
+    const text = JSON.stringify({ version: 2, records: { "endpoint/a/b": null } });
+    assert.throws(() => parseDump(text, BACKENDS), { name: "InvalidError", message: /^endpoint\/a\/b: / });
+  });
+
   it("of version 1 is read", () => {
     assert.deepEqual(
       parseDump(formatDump(RECORDS).replace(`"version": ${VERSION}`, '"version": 1'), BACKENDS),
