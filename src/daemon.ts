@@ -1,5 +1,5 @@
 import { setFlagsFromString } from "node:v8";
-import { type DestinationStream, type Logger, pino } from "pino";
+import type { Logger } from "pino";
 import { adminRoutes } from "./api/admin.ts";
 import { listen } from "./api/listen.ts";
 import { networkDriver } from "./api/network-driver.ts";
@@ -16,6 +16,7 @@ import { Firewalld } from "./firewalld/firewalld.ts";
 import { Host } from "./kernel/host.ts";
 import { takeNamespace } from "./kernel/namespace-lock.ts";
 import { tellReady } from "./kernel/service-manager.ts";
+import { openLog } from "./log.ts";
 import { Announcer } from "./reconcile/announcer.ts";
 import { Reconciler } from "./reconcile/reconciler.ts";
 import { DirectoryLock } from "./store/directory-lock.ts";
@@ -37,7 +38,7 @@ const V8_FLAGS = [
 /** Builds everything, listens, and shuts down when told to. Networks go on working without the daemon. */
 export async function daemon(config: Config): Promise<void> {
   for (const flag of V8_FLAGS) setFlagsFromString(flag);
-  const log = pino({ level: config.logLevel }, standardOutput());
+  const log = openLog(config.logLevel);
   const lock = new DirectoryLock(config.stateDir);
   const leave = takeNamespace();
   const { firewall, driver, state, engine, companions, reconciler, watch, close } = build(config, lock, log);
@@ -72,16 +73,6 @@ export async function daemon(config: Config): Promise<void> {
   log.info({ socket: config.socket, networks: state.networks().length }, "listening");
   tellReady();
   await started;
-}
-
-/** Bytes of the log that are kept while they find no room, as on a disk that is full; what comes then is lost. */
-const UNWRITTEN = 1 << 20;
-
-/** Where the log goes. That it cannot is told to nobody: the daemon has more to do than to write one. */
-function standardOutput(): DestinationStream {
-  const output = pino.destination({ dest: 1, sync: true, maxLength: UNWRITTEN });
-  output.on("error", () => undefined);
-  return output;
 }
 
 /** Everything but the server, and what closes it. */

@@ -195,6 +195,39 @@ describe("tsnet daemon", () => {
     assert.equal(daemon.errors, "");
   });
 
+  it("goes on while nobody reads its log, and what was logged is there for who reads on", async () => {
+    const at = places("one");
+    const log = join(dir, "log");
+    // The daemon itself keeps the other end open.
+    const daemon = start(at, { prepare: `mkfifo ${log}; exec 3<>${log} >${log}`, logLevel: "debug" });
+    await daemon.answers(at.socket);
+    const client = await EngineClient.open(at.socket);
+    const calls = 1500;
+    for (let times = 0; times < calls; times += 1)
+      assert.equal((await client.call("NetworkDriver.GetCapabilities")).status, 200);
+    client.close();
+    const reader = spawn("cat", [log], { stdio: ["ignore", "pipe", "inherit"] });
+    let text = "";
+    reader.stdout.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+    const told = () => text.split("\n").filter((line) => line.includes("GetCapabilities")).length;
+    await until("the lines to come", () => told() === calls);
+    daemon.signal("SIGTERM");
+    assert.equal(await daemon.ended(), 0);
+    await once(reader, "close");
+    const lines = text.trimEnd().split("\n");
+    for (const line of lines) JSON.parse(line);
+    assert.match(lines.at(-1) ?? "", /"msg":"stopped"/);
+  });
+
+  it("ends when told while nobody reads its log", async () => {
+    const at = places("one");
+    const log = join(dir, "log");
+    const daemon = start(at, { prepare: `mkfifo ${log}; exec 3<>${log} >${log}; head -c 65536 /dev/zero` });
+    await daemon.answers(at.socket);
+    daemon.signal("SIGTERM");
+    assert.equal(await daemon.ended(), 0);
+  });
+
   it("refuses a state directory that another daemon has, and says which in one line", async () => {
     const at = places("one");
     const first = start(at);
