@@ -11,6 +11,10 @@ import type { Sweep } from "./sweep.ts";
 
 /** Milliseconds to wait after a change before looking: changes come in bursts. */
 const SETTLE_MS = 100;
+/** The same once so many looks in a row have found something: somebody answers each repair. */
+const CONTESTED = { looks: 5, settleMs: 1000 } as const;
+/** Looks in a row after which that is told of: an engine that starts is done by then. */
+const TOLD_LOOKS = 20;
 const KEY = "rules";
 
 /** Keeps the firewall's rules as the records say. */
@@ -23,6 +27,8 @@ export class RuleRepair {
   readonly #schedule: Schedule;
   /** Why what holds all rules together could not be put right; empty if it could. */
   #unsettled = "";
+  /** Looks in a row that have found something to put right. */
+  #foundInRow = 0;
 
   constructor(
     driver: Driver,
@@ -43,7 +49,8 @@ export class RuleRepair {
   /** Looks whenever somebody else has changed rules. @returns stops that */
   watch(): () => void {
     const onRules = () => {
-      this.#schedule.soon(KEY, SETTLE_MS, () => this.#look());
+      const isContested = this.#foundInRow >= CONTESTED.looks;
+      this.#schedule.soon(KEY, isContested ? CONTESTED.settleMs : SETTLE_MS, () => this.#look());
     };
     const stops = [watchNftRules(() => this.#firewall.processes, onRules), watchLegacyRules(onRules)];
     return () => {
@@ -107,7 +114,12 @@ export class RuleRepair {
     await this.#sweep.rules();
     if (failed.length > 0)
       throw new TsnetError("kernel", `rules of network ${failed.join(", ")} cannot be put right`);
+    const found = this.#health.repairs > before;
+    this.#foundInRow = found ? this.#foundInRow + 1 : 0;
+    if (this.#foundInRow === 0) this.#health.report("rules", "");
+    else if (this.#foundInRow >= TOLD_LOOKS)
+      this.#health.report("rules", "another program changes tsnet's rules each time they are put right");
     // Whoever takes rules away by several commands may have gone on meanwhile.
-    if (this.#health.repairs > before) this.#schedule.later(KEY, () => this.#look());
+    if (found) this.#schedule.later(KEY, () => this.#look());
   }
 }

@@ -17,7 +17,7 @@ describe("RuleRepair", () => {
   let health: Health;
   let rules: RuleRepair;
   /** What the firewall does for all networks, and for one of them. */
-  let settle: () => void;
+  let settle: () => readonly string[];
   let repair: (network: string) => void;
   let looks: number;
   const { log, lines } = memoryLog();
@@ -26,14 +26,14 @@ describe("RuleRepair", () => {
   beforeEach(() => {
     clock = new StoppedClock();
     lines.length = looks = 0;
-    settle = repair = () => undefined;
+    settle = () => [];
+    repair = () => undefined;
     const firewall = {
       othersDone: () => Promise.resolve(),
       forget: () => undefined,
       settle: async () => {
         looks++;
-        settle();
-        return Promise.resolve([]);
+        return Promise.resolve(settle());
       },
       repair: async (comment: string) => {
         repair(comment);
@@ -44,7 +44,11 @@ describe("RuleRepair", () => {
       networks: () => NETWORKS.map((network) => ({ id: network })),
       network: (network: string) => ({ id: network }),
     } as unknown as State;
-    const driver = { exclusively: (_: string, act: () => Promise<unknown>) => act(), rules: () => [] };
+    const driver = {
+      exclusively: (_: string, act: () => Promise<unknown>) => act(),
+      rules: () => [],
+      onRules: () => Promise.resolve(),
+    };
     health = new Health(state, log);
     rules = new RuleRepair(
       driver as unknown as Driver,
@@ -73,7 +77,7 @@ describe("RuleRepair", () => {
       );
     }
     assert.equal(lines.length, NETWORKS.length);
-    settle = () => undefined;
+    settle = () => [];
     await rules.settle();
     for (const network of NETWORKS) await rules.network(network);
     assert.deepEqual([...health.degraded], []);
@@ -101,15 +105,42 @@ describe("RuleRepair", () => {
     assert.equal(looks, before);
   });
 
+  it("tells of somebody who answers every repair, until he stops", async () => {
+    repair = () => {
+      throw new Error("no");
+    };
+    await rules.network(id(1));
+    repair = () => undefined;
+    settle = () => ["mangle -I FORWARD 1 -j TSNET-ISOLATION"];
+    await clock.pass(1000);
+    for (let second = 1; second < 20; second++) {
+      assert.deepEqual([...health.degraded], []);
+      await clock.pass(1000);
+    }
+    assert.deepEqual(
+      [...health.degraded],
+      [["rules", "another program changes tsnet's rules each time they are put right"]],
+    );
+    settle = () => [];
+    await clock.pass(1000);
+    assert.deepEqual([...health.degraded], []);
+    const before = looks;
+    await clock.pass(60_000);
+    assert.equal(looks, before);
+  });
+
   it("goes on with the others' rules after a look at all of them has failed", async () => {
-    settle = repair = () => {
+    settle = () => {
+      throw new Error("no");
+    };
+    repair = () => {
       throw new Error("no");
     };
     await rules.network(id(1));
     await clock.pass(1000);
     assert.deepEqual([...health.degraded.keys()].sort(), [...OWNERS].sort());
     assert.equal(errors().filter((msg) => msg.startsWith("repair failed")).length, 1);
-    settle = () => undefined;
+    settle = () => [];
     repair = (comment) => {
       if (comment === `tsnet-${id(1).slice(0, 12)}`) throw new Error("no");
     };
