@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { ConflictError, isErrno } from "../errors.ts";
-import { bracketed, isUnspecified, parseIp } from "../ip.ts";
+import { bracketed, contains, isUnspecified, parseIp } from "../ip.ts";
 import { type HostPort, boundSocket, portOf } from "./bound-socket.ts";
 import { close } from "./libc.ts";
 import { droppedBy } from "./socket-option.ts";
@@ -8,6 +8,9 @@ import { portOwner } from "./socket-owner.ts";
 
 /** Stands for the socket where the kernel has none of that protocol. */
 const NO_SOCKET = -1;
+
+/** IPv6 addresses that mean nothing without their link (RFC 4291, section 2.5.6). */
+const LINK_LOCAL = "fe80::/10";
 
 interface Held extends HostPort {
   readonly owner: string;
@@ -94,10 +97,13 @@ export class Reservations {
     } catch (error) {
       const { protocol, address, port } = wanted;
       if (isErrno(error, "EADDRINUSE")) throw this.#refusal(owner, wanted, search);
-      if (!isErrno(error, "EADDRNOTAVAIL")) throw error;
-      throw new ConflictError(
-        `cannot publish ${bracketed(address)}:${port}/${protocol}: ${address} is not an address of this host`,
-      );
+      // bind(2) would have to know the link, and Docker has no way to name one with the address.
+      const isLinkLocal = contains(LINK_LOCAL, address);
+      if (!isLinkLocal && !isErrno(error, "EADDRNOTAVAIL")) throw error;
+      const why = isLinkLocal
+        ? "is an address of one link only, choose another"
+        : "is not an address of this host";
+      throw new ConflictError(`cannot publish ${bracketed(address)}:${port}/${protocol}: ${address} ${why}`);
     }
   }
 

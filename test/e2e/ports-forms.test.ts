@@ -190,6 +190,9 @@ onEachEngine("forms of -p", (site) => {
   it("name an address that the host does not have when they are refused", async () => {
     const refusal = await site.refused(...run("c1", "blue", "-p", "10.99.0.1:7070:80"));
     assert.match(refusal, /10\.99\.0\.1:7070\/tcp: 10\.99\.0\.1 is not an address of this host/);
+    await site.docker("rm", "c1");
+    const linkLocal = await site.refused(...run("c1", "blue", "-p", "[fe80::1]:7070:80"));
+    assert.match(linkLocal, /\[fe80::1\]:7070\/tcp: fe80::1 is an address of one link only, choose another/);
   });
 
   it("are shown by `tsnet ports`, as no engine shows them", async () => {
