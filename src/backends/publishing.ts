@@ -3,16 +3,7 @@ import { ConflictError, InvalidError, reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import { openPortRule, portRules, relayedNeighbours, relayedRule } from "../firewall/port-rules.ts";
 import type { Rule } from "../firewall/rule.ts";
-import {
-  FAMILIES,
-  type Family,
-  LOOPBACK,
-  UNSPECIFIED,
-  bracketed,
-  contains,
-  parseCidr,
-  parseIp,
-} from "../ip.ts";
+import { FAMILIES, type Family, LOOPBACK, UNSPECIFIED, bracketed, parseCidr, parseIp } from "../ip.ts";
 import type { ServedPort } from "../kernel/conntrack.ts";
 import type { Host } from "../kernel/host.ts";
 import { Relay } from "../kernel/relay.ts";
@@ -129,7 +120,7 @@ export class Publisher {
             hostAddress: host.address,
             hostPort: host.port,
             icc,
-            gateways: reaching(gateways, family, host),
+            gateways: ofFamily(gateways, family),
             ...port,
           })
         : openPortRule(port);
@@ -250,12 +241,20 @@ export class Publisher {
     const containerAddress = addressOf(endpoint, family);
     const isOther = containerAddress === undefined;
     const everywhere = isOther && host.address === UNSPECIFIED[family];
-    const reached = { protocol, icc, gateways: reaching(gateways, family, host) };
+    const reached = {
+      family,
+      protocol,
+      hostAddress: host.address,
+      icc,
+      gateways: ofFamily(gateways, family),
+    };
     const clients = isOther
-      ? [ANY[family]]
+      ? [{ from: ANY[family] }]
       : [
-          ...([UNSPECIFIED[6], "::1"].includes(host.address) ? [LOOPBACK[6]] : []),
-          ...relayedNeighbours({ ...reached, containerAddress }).map(({ subnet }) => subnet),
+          ...([UNSPECIFIED[6], "::1"].includes(host.address) ? [{ from: LOOPBACK[6] }] : []),
+          ...relayedNeighbours({ ...reached, containerAddress }).map(({ subnet, to }) =>
+            protocol === "udp" && to !== undefined ? { from: subnet, to } : { from: subnet },
+          ),
         ];
     if (clients.length === 0) return [];
     const key = `${protocol} ${host.address} ${host.port}`;
@@ -282,11 +281,8 @@ export class Publisher {
   }
 }
 
-/** Those of the gateways behind which a published port can be reached: loopback is the host's own. */
-function reaching(gateways: readonly string[], family: Family, host: { readonly address: string }): string[] {
-  return gateways.filter(
-    (gateway) => parseCidr(gateway).family === family && !contains(LOOPBACK[family], host.address),
-  );
+function ofFamily(gateways: readonly string[], family: Family): string[] {
+  return gateways.filter((gateway) => parseCidr(gateway).family === family);
 }
 
 /** Where clients of an endpoint's ports send to. */

@@ -25,7 +25,7 @@ export interface RuledPort {
   readonly bridge: string;
   /** Whether the bridge's containers may reach each other. */
   readonly icc: boolean;
-  /** Addresses of the bridge, with prefix length, that its containers reach the port by; none for one on loopback. */
+  /** Addresses of the bridge, with prefix length. */
   readonly gateways: readonly string[];
   readonly comment: string;
 }
@@ -34,22 +34,23 @@ export interface RuledPort {
 interface Neighbours {
   /** Network address with prefix length. */
   readonly subnet: string;
-  /** Their gateway, bare. */
-  readonly gateway: string;
+  /** The one address that datagrams to the port come to, bare; connections may come to any. */
+  readonly to?: string;
 }
 
 /** On the port's own bridge: those that are kept apart, or else the one whose port it is. */
-export function relayedNeighbours({
-  protocol,
-  icc,
-  gateways,
-  containerAddress,
-}: Pick<RuledPort, "protocol" | "icc" | "gateways" | "containerAddress">): Neighbours[] {
-  if (protocol === "sctp") return [];
-  if (!icc) return gateways.map((gateway) => ({ subnet: subnetOf(gateway), gateway: bare(gateway) }));
-  return gateways
-    .filter((gateway) => contains(gateway, containerAddress))
-    .map((gateway) => ({ subnet: hostSubnet(containerAddress), gateway: bare(gateway) }));
+export function relayedNeighbours(
+  port: Pick<RuledPort, "family" | "protocol" | "hostAddress" | "icc" | "gateways" | "containerAddress">,
+): Neighbours[] {
+  const { family, protocol, hostAddress, icc, gateways, containerAddress } = port;
+  // The host's loopback is no container's.
+  if (protocol === "sctp" || contains(LOOPBACK[family], hostAddress)) return [];
+  const to = (gateway: string) => (isUnspecified(hostAddress) ? bare(gateway) : hostAddress);
+  if (!icc) return gateways.map((gateway) => ({ subnet: subnetOf(gateway), to: to(gateway) }));
+  const subnet = hostSubnet(containerAddress);
+  const gateway = gateways.find((one) => contains(one, containerAddress));
+  if (gateway !== undefined) return [{ subnet, to: to(gateway) }];
+  return protocol === "tcp" ? [{ subnet }] : [];
 }
 
 /**
@@ -86,9 +87,8 @@ export function portRules(port: RuledPort): Rule[] {
     ...relayed.map(({ subnet }) =>
       rule(leafOf(CHAINS.served, protocol, hostPort), `-s ${subnet} ${destination}-i ${bridge} `, "ACCEPT"),
     ),
-    ...(protocol === "udp" ? [relayedRule(port)] : []),
-    ...datagrams.map(({ subnet, gateway }) =>
-      rule(leaf, `-s ${subnet} -i ${bridge} `, `DNAT --to-destination ${gateway}`),
+    ...datagrams.map(({ subnet, to = "" }) =>
+      rule(leaf, `-s ${subnet} -i ${bridge} `, `DNAT --to-destination ${to}`),
     ),
   ];
 }

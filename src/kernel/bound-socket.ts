@@ -1,6 +1,6 @@
 import { type Family, bracketed, ipBytes, parseIp } from "../ip.ts";
 import { AF, SOCK, bind, close, failure, getsockname, libc, socket } from "./libc.ts";
-import { receiveOnlyFrom } from "./socket-filter.ts";
+import { receiveOnly } from "./socket-filter.ts";
 import { setOption } from "./socket-option.ts";
 
 /** A port of the host, at one address. */
@@ -37,7 +37,7 @@ export function boundSocket(wanted: HostPort, shared = false): number | undefine
     // A connection in TIME_WAIT must not keep the port; a listener still does.
     if (protocol !== "udp" || shared) setOption(fd, "SO_REUSEADDR", 1);
     if (family === 6) setOption(fd, "IPV6_V6ONLY", 1);
-    receiveOnlyFrom(fd, family, []);
+    receiveOnly(fd, family, []);
     const name = socketAddress(wanted, family);
     if (bind(fd, name, name.length) !== 0 || (protocol !== "udp" && listen(fd, 1) !== 0))
       throw failure(`bind ${bracketed(address)}:${port}/${protocol}`);

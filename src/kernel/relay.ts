@@ -1,7 +1,7 @@
 import { type Server, type Socket, connect, createServer } from "node:net";
 import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
 import { failure, libc } from "./libc.ts";
-import { receiveOnlyFrom } from "./socket-filter.ts";
+import { receiveOnly } from "./socket-filter.ts";
 import { type Carried, UdpRelay } from "./udp-relay.ts";
 
 /**
@@ -49,7 +49,7 @@ export class Relay {
    */
   start(key: string, fd: number, relayed: Relayed): boolean {
     if (this.#running.has(key)) return false;
-    receiveOnlyFrom(fd, relayed.family, relayed.clients);
+    receiveOnly(fd, relayed.family, relayed.clients);
     // Not dup(2): the programs that the daemon starts must not get it.
     const own = this.#control(fd, F_DUPFD_CLOEXEC, "int", 0) as number;
     if (own < 0) throw failure("fcntl F_DUPFD_CLOEXEC");

@@ -5,7 +5,7 @@ import { type Family, LOOPBACK, contains, isIp, isUnspecified, parseIp } from ".
 import { isBridgeName } from "../names.ts";
 import { type HostPort, boundSocket } from "./bound-socket.ts";
 import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
-import { receiveOnlyFrom } from "./socket-filter.ts";
+import { type Admitted, receiveOnly } from "./socket-filter.ts";
 import { setOption } from "./socket-option.ts";
 
 /**
@@ -29,8 +29,8 @@ export interface Carried {
   readonly host: Pick<HostPort, "address" | "port">;
   /** They may do so at any of the host's addresses, and `host` stands for all of them. */
   readonly everywhere: boolean;
-  /** Subnets with prefix length that may ask. */
-  readonly clients: readonly string[];
+  /** Whoever may ask. */
+  readonly clients: readonly Admitted[];
   /** Where the container listens. */
   readonly target: Pick<HostPort, "address" | "port">;
 }
@@ -102,7 +102,7 @@ export class UdpRelay {
         const fd = boundSocket({ protocol: "udp", address, port: host.port }, true);
         if (fd === undefined) continue;
         this.#serve(address, fd);
-        receiveOnlyFrom(fd, family, clients);
+        receiveOnly(fd, family, clients);
         setOption(fd, "SO_REUSEADDR", 0);
       } catch (error) {
         if (!(error instanceof KernelError)) throw error;

@@ -124,10 +124,18 @@ onEachEngine("links", (site) => {
   });
 
   it("gives a container nothing back that it sent to all, though it publishes a port", async () => {
-    await site.network("blue", "--ipv6", "--subnet", subnets().v6);
-    const one = await site.run("one", "blue", "-p", "8080:80");
-    const heard = await one.exec([process.execPath, "-e", HEARS_ITSELF]);
-    assert.equal(heard.stdout.trim(), "0");
+    const net = subnets();
+    await site.network("blue", "--ipv6", "--subnet", net.v4, "--subnet", net.v6);
+    const one = await site.run("one", "blue", "-p", "8080:80", "-p", "5353:5353/udp");
+    for (const group of ["ff02::4242%eth0", "224.0.0.42"]) {
+      const heard = await one.exec([process.execPath, "-e", HEARS_ITSELF, group]);
+      assert.equal(heard.stdout.trim(), "0", group);
+    }
+    // The kernel itself gives a sender what it broadcasts.
+    for (const all of ["255.255.255.255", net.v4.replace(/0\/24$/, "255")]) {
+      const heard = await one.exec([process.execPath, "-e", HEARS_ITSELF, all]);
+      assert.equal(heard.stdout.trim(), "1", all);
+    }
   });
 
   for (const value of ["0", "1"] as const)
@@ -185,15 +193,18 @@ onEachEngine("links", (site) => {
   }
 });
 
-/** Sends to all by IPv6 multicast and says how often it heard that; the kernel itself is told to give it no copy. */
+/** Sends to many and says how often it heard that; the kernel itself is told to give it no copy of what is multicast. */
 const HEARS_ITSELF = `
-  const socket = require("dgram").createSocket("udp6");
+  const [, to] = process.argv;
+  const socket = require("dgram").createSocket(to.includes(":") ? "udp6" : "udp4");
   let heard = 0;
-  socket.on("message", () => (heard += 1)).bind(5353, "::", () => {
-    socket.addMembership("ff02::4242", "::%eth0");
-    socket.setMulticastInterface("::%eth0");
-    socket.setMulticastLoopback(false);
-    socket.send("?", 5353, "ff02::4242%eth0");
+  socket.on("message", () => (heard += 1)).bind(5353, () => {
+    if (to.includes(":")) socket.setMulticastInterface("::%eth0");
+    if (to.includes(":")) socket.addMembership(to.split("%")[0], "::%eth0");
+    else if (to.startsWith("224.")) socket.addMembership(to);
+    else socket.setBroadcast(true);
+    if (!to.includes("255")) socket.setMulticastLoopback(false);
+    socket.send("?", 5353, to);
     setTimeout(() => (console.log(heard), socket.close()), 300);
   });`;
 

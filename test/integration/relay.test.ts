@@ -49,7 +49,14 @@ describe("Relay", () => {
     });
     const target = { address: container, port };
     const everywhere = address === "::";
-    const relayed = { protocol, family: 6, host: published, everywhere, clients: ["::/0"], target } as const;
+    const relayed = {
+      protocol,
+      family: 6,
+      host: published,
+      everywhere,
+      clients: [{ from: "::/0" }],
+      target,
+    } as const;
     relay.start(protocol, reservations.socketOf(published) ?? assert.fail(), relayed);
   }
 
