@@ -220,8 +220,8 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
     return this.#publisher.choose({ elsewhere, ...this.#publishing(network) }, endpoint, bindings);
   }
 
-  reserve(_: BridgeNet, endpoint: Endpoint): Step {
-    return this.#publisher.reservation(endpoint);
+  reserve(network: BridgeNet, endpoint: Endpoint): Step {
+    return this.#publisher.reservation(this.#publishing(network), endpoint);
   }
 
   publish(network: BridgeNet, endpoint: Endpoint): Step[] {

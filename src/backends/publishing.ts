@@ -1,9 +1,9 @@
 import { isDeepStrictEqual } from "node:util";
 import { ConflictError, InvalidError, reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
-import { openPortRule, portRules, relayedNeighbours, relayedRule } from "../firewall/port-rules.ts";
+import { openPortRule, portRules, relayedRule } from "../firewall/port-rules.ts";
 import type { Rule } from "../firewall/rule.ts";
-import { FAMILIES, type Family, LOOPBACK, UNSPECIFIED, bracketed, parseCidr, parseIp } from "../ip.ts";
+import { FAMILIES, type Family, UNSPECIFIED, bracketed, parseIp } from "../ip.ts";
 import type { ServedPort } from "../kernel/conntrack.ts";
 import type { Host } from "../kernel/host.ts";
 import { Relay } from "../kernel/relay.ts";
@@ -13,6 +13,7 @@ import { type Endpoint, type PortBinding, type PublishedPort, addressOf, targetO
 import { ruleComment } from "../names.ts";
 import type { Step } from "../step.ts";
 import type { PublishDefault } from "./bridge-options.ts";
+import { relayedTo } from "./relayed.ts";
 
 /** How often an ephemeral port that is free for one family but not for the other is tried again. */
 const ATTEMPTS = 64;
@@ -82,7 +83,7 @@ export class Publisher {
     const ports = endpoint.ports ?? [];
     if (ports.length === 0) return [];
     return [
-      this.reservation(endpoint),
+      this.reservation(publishing, endpoint),
       this.#translation(endpoint, this.rules(publishing, endpoint)),
       ...ports.flatMap((port) => this.#relayed(publishing, endpoint, port)),
     ];
@@ -120,7 +121,7 @@ export class Publisher {
             hostAddress: host.address,
             hostPort: host.port,
             icc,
-            gateways: ofFamily(gateways, family),
+            gateways,
             ...port,
           })
         : openPortRule(port);
@@ -137,7 +138,8 @@ export class Publisher {
     const addresses = addressesOf(publishing, endpoint, binding);
     const isRouted = ({ family }: { family: Family }) => publishing.routed.includes(family);
     const [routed, translated] = [addresses.filter(isRouted), addresses.filter((one) => !isRouted(one))];
-    const port = translated.length > 0 ? this.#takeSame(endpoint, binding, translated, chosen) : 0;
+    const port =
+      translated.length > 0 ? this.#takeSame(publishing, endpoint, binding, translated, chosen) : 0;
     return [
       ...routed.map(({ family }) => ({ protocol, containerPort, family })),
       ...translated.map(({ family, address }) => ({
@@ -151,9 +153,10 @@ export class Publisher {
 
   /** One port number for all the addresses, as the engine has it. */
   #takeSame(
+    publishing: Publishing,
     endpoint: Endpoint,
     binding: PortBinding,
-    addresses: readonly { address: string }[],
+    addresses: readonly { family: Family; address: string }[],
     chosen: readonly PublishedPort[],
   ): number {
     const { protocol, hostPort, hostPortEnd } = binding;
@@ -170,12 +173,14 @@ export class Publisher {
       const taken: { address: string; port: number }[] = [];
       try {
         let port = candidate;
-        for (const { address } of addresses) {
+        for (const { family, address } of addresses) {
           if (own.has(`${address} ${port}`))
             throw new ConflictError(
               `cannot publish ${bracketed(address)}:${port}/${protocol}: this container asks for it twice`,
             );
-          const result = this.#reservations.take(ownerOf(endpoint), { protocol, address, port }, isLast);
+          const admitted = relayedTo(publishing, endpoint, { protocol, family, host: { address } });
+          const wanted = { protocol, address, port };
+          const result = this.#reservations.take(ownerOf(endpoint), wanted, admitted, isLast);
           port = result.port;
           if (result.taken) taken.push({ address, port });
         }
@@ -192,16 +197,19 @@ export class Publisher {
   }
 
   /** What keeps everybody else from an endpoint's host ports. */
-  reservation(endpoint: Endpoint): Step {
+  reservation(publishing: Publishing, endpoint: Endpoint): Step {
     const ports = endpoint.ports ?? [];
     return {
       what: `ports of endpoint ${endpoint.id}`,
       apply: () => {
         const failures: unknown[] = [];
         let changed = false;
-        for (const { protocol, host } of ports) {
+        for (const port of ports) {
+          const { protocol, host } = port;
           try {
-            if (host && this.#reservations.retake(ownerOf(endpoint), { protocol, ...host })) changed = true;
+            if (!host) continue;
+            const admitted = relayedTo(publishing, endpoint, { ...port, host });
+            if (this.#reservations.retake(ownerOf(endpoint), { protocol, ...host }, admitted)) changed = true;
           } catch (error) {
             failures.push(error);
           }
@@ -235,28 +243,12 @@ export class Publisher {
   }
 
   /** What the kernel cannot translate (see relay.ts). */
-  #relayed({ icc, gateways }: Publishing, endpoint: Endpoint, port: PublishedPort): Step[] {
+  #relayed(publishing: Publishing, endpoint: Endpoint, port: PublishedPort): Step[] {
     const { protocol, family, host, containerPort } = port;
     if (protocol === "sctp" || !host) return [];
-    const containerAddress = addressOf(endpoint, family);
-    const isOther = containerAddress === undefined;
-    const everywhere = isOther && host.address === UNSPECIFIED[family];
-    const reached = {
-      family,
-      protocol,
-      hostAddress: host.address,
-      icc,
-      gateways: ofFamily(gateways, family),
-    };
-    const clients = isOther
-      ? [{ from: ANY[family] }]
-      : [
-          ...([UNSPECIFIED[6], "::1"].includes(host.address) ? [{ from: LOOPBACK[6] }] : []),
-          ...relayedNeighbours({ ...reached, containerAddress }).map(({ subnet, to }) =>
-            protocol === "udp" && to !== undefined ? { from: subnet, to } : { from: subnet },
-          ),
-        ];
+    const clients = relayedTo(publishing, endpoint, { ...port, host });
     if (clients.length === 0) return [];
+    const everywhere = addressOf(endpoint, family) === undefined && host.address === UNSPECIFIED[family];
     const key = `${protocol} ${host.address} ${host.port}`;
     const target = { address: targetOf(endpoint, port), port: containerPort };
     return [
@@ -279,10 +271,6 @@ export class Publisher {
     for (const { protocol, host } of ports)
       if (host) this.#reservations.release(ownerOf(endpoint), { protocol, ...host });
   }
-}
-
-function ofFamily(gateways: readonly string[], family: Family): string[] {
-  return gateways.filter((gateway) => parseCidr(gateway).family === family);
 }
 
 /** Where clients of an endpoint's ports send to. */
@@ -340,8 +328,6 @@ function addressesOf(
     return address && reaches(family) && !isLeft(family) ? [{ family, address }] : [];
   });
 }
-
-const ANY = { 4: "0.0.0.0/0", 6: "::/0" } as const;
 
 /** Whether the host's loopback has an IPv6 address. */
 function hasIpv6(): boolean {

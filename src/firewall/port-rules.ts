@@ -6,6 +6,7 @@ import {
   contains,
   hostSubnet,
   isUnspecified,
+  parseCidr,
   subnetOf,
 } from "../ip.ts";
 import type { Protocol } from "../model.ts";
@@ -46,7 +47,10 @@ export function relayedNeighbours(
   // The host's loopback is no container's.
   if (protocol === "sctp" || contains(LOOPBACK[family], hostAddress)) return [];
   const to = (gateway: string) => (isUnspecified(hostAddress) ? bare(gateway) : hostAddress);
-  if (!icc) return gateways.map((gateway) => ({ subnet: subnetOf(gateway), to: to(gateway) }));
+  if (!icc)
+    return gateways
+      .filter((gateway) => parseCidr(gateway).family === family)
+      .map((gateway) => ({ subnet: subnetOf(gateway), to: to(gateway) }));
   const subnet = hostSubnet(containerAddress);
   const gateway = gateways.find((one) => contains(one, containerAddress));
   if (gateway !== undefined) return [{ subnet, to: to(gateway) }];

@@ -1,6 +1,6 @@
 import { type Family, bracketed, ipBytes, parseIp } from "../ip.ts";
 import { AF, SOCK, bind, close, failure, getsockname, libc, socket } from "./libc.ts";
-import { receiveOnly } from "./socket-filter.ts";
+import { type Admitted, receiveOnly } from "./socket-filter.ts";
 import { setOption } from "./socket-option.ts";
 
 /** A port of the host, at one address. */
@@ -18,13 +18,18 @@ const SOCKET = { tcp: [SOCK.STREAM, 6], udp: [SOCK.DGRAM, 17], sctp: [SOCK.STREA
 const listen = libc.func("int listen(int, int)");
 
 /**
- * A socket that has the port, and receives nothing until it is told from whom (see socket-filter.ts).
+ * A socket that has the port.
  *
+ * @param admitted all that it receives
  * @param shared other sockets of this process, and of others of this user, may have the port as well
  * @returns its descriptor; undefined if the kernel has none of SCTP
  * @throws {KernelError} EADDRINUSE, EADDRNOTAVAIL, …
  */
-export function boundSocket(wanted: HostPort, shared = false): number | undefined {
+export function boundSocket(
+  wanted: HostPort,
+  admitted: readonly Admitted[],
+  shared = false,
+): number | undefined {
   const { protocol, address, port } = wanted;
   const { family } = parseIp(address);
   const [type, number] = SOCKET[protocol];
@@ -37,7 +42,7 @@ export function boundSocket(wanted: HostPort, shared = false): number | undefine
     // A connection in TIME_WAIT must not keep the port; a listener still does.
     if (protocol !== "udp" || shared) setOption(fd, "SO_REUSEADDR", 1);
     if (family === 6) setOption(fd, "IPV6_V6ONLY", 1);
-    receiveOnly(fd, family, []);
+    receiveOnly(fd, family, admitted);
     const name = socketAddress(wanted, family);
     if (bind(fd, name, name.length) !== 0 || (protocol !== "udp" && listen(fd, 1) !== 0))
       throw failure(`bind ${bracketed(address)}:${port}/${protocol}`);

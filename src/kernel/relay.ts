@@ -1,7 +1,6 @@
 import { type Server, type Socket, connect, createServer } from "node:net";
 import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
 import { failure, libc } from "./libc.ts";
-import { receiveOnly } from "./socket-filter.ts";
 import { type Carried, UdpRelay } from "./udp-relay.ts";
 
 /**
@@ -43,13 +42,12 @@ export class Relay {
    * Serves a port; serving it already is success.
    *
    * @param key names the port for {@link stop}
-   * @param fd of the socket that keeps the port; it stays open and the caller's
+   * @param fd of the socket that keeps the port, which receives what is to be carried; it stays open and the caller's
    * @returns whether it was not served until now
    * @throws {KernelError} if it cannot be
    */
   start(key: string, fd: number, relayed: Relayed): boolean {
     if (this.#running.has(key)) return false;
-    receiveOnly(fd, relayed.family, relayed.clients);
     // Not dup(2): the programs that the daemon starts must not get it.
     const own = this.#control(fd, F_DUPFD_CLOEXEC, "int", 0) as number;
     if (own < 0) throw failure("fcntl F_DUPFD_CLOEXEC");

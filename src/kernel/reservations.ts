@@ -3,6 +3,7 @@ import { ConflictError, isErrno } from "../errors.ts";
 import { bracketed, contains, isUnspecified, parseIp } from "../ip.ts";
 import { type HostPort, boundSocket, portOf } from "./bound-socket.ts";
 import { close } from "./libc.ts";
+import type { Admitted } from "./socket-filter.ts";
 import { droppedBy } from "./socket-option.ts";
 import { portOwner } from "./socket-owner.ts";
 
@@ -33,16 +34,22 @@ export class Reservations {
    * Takes a port. Taking what the same owner has already is success.
    *
    * @param owner names what it is for in another's refusal: `endpoint 1f2e…`
+   * @param admitted what its socket receives, for a relay
    * @param search for the process that has it, if one does: for that all of them are looked at, which takes
    *   milliseconds
    * @returns the port's number and whether it was free until now
    * @throws {ConflictError} that names address, port and who has it
    */
-  take(owner: string, wanted: HostPort, search = true): { port: number; taken: boolean } {
+  take(
+    owner: string,
+    wanted: HostPort,
+    admitted: readonly Admitted[],
+    search = true,
+  ): { port: number; taken: boolean } {
     const held = this.#held.get(keyOf(wanted));
     if (held && held.owner !== owner) throw this.#refusal(owner, wanted, search);
     if (held && !held.lost) return { port: held.port, taken: false };
-    const { fd, port } = this.#open(owner, wanted, search);
+    const { fd, port } = this.#open(owner, wanted, admitted, search);
     this.#held.set(keyOf({ ...wanted, port }), { owner, fd, lost: false, ...wanted, port });
     return { port, taken: true };
   }
@@ -53,9 +60,9 @@ export class Reservations {
    * @returns whether it had to be taken
    * @throws {ConflictError} as {@link take} does
    */
-  retake(owner: string, port: HostPort): boolean {
+  retake(owner: string, port: HostPort, admitted: readonly Admitted[]): boolean {
     try {
-      return this.take(owner, port).taken;
+      return this.take(owner, port, admitted).taken;
     } catch (error) {
       if (!this.#held.has(keyOf(port)))
         this.#held.set(keyOf(port), { owner, fd: NO_SOCKET, lost: true, ...port });
@@ -89,9 +96,14 @@ export class Reservations {
     this.#held.clear();
   }
 
-  #open(owner: string, wanted: HostPort, search: boolean): { fd: number; port: number } {
+  #open(
+    owner: string,
+    wanted: HostPort,
+    admitted: readonly Admitted[],
+    search: boolean,
+  ): { fd: number; port: number } {
     try {
-      const fd = boundSocket(wanted);
+      const fd = boundSocket(wanted, admitted);
       if (fd === undefined) return { fd: NO_SOCKET, port: this.#withoutSocket(owner, wanted) };
       return { fd, port: wanted.port || portOf(fd) };
     } catch (error) {

@@ -5,7 +5,7 @@ import { type Family, LOOPBACK, contains, isIp, isUnspecified, parseIp } from ".
 import { isBridgeName } from "../names.ts";
 import { type HostPort, boundSocket } from "./bound-socket.ts";
 import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
-import { type Admitted, receiveOnly } from "./socket-filter.ts";
+import type { Admitted } from "./socket-filter.ts";
 import { setOption } from "./socket-option.ts";
 
 /**
@@ -99,10 +99,9 @@ export class UdpRelay {
     for (const address of asked.filter((one) => !this.#servers.has(one)))
       try {
         setOption(this.#fd, "SO_REUSEADDR", 1);
-        const fd = boundSocket({ protocol: "udp", address, port: host.port }, true);
+        const fd = boundSocket({ protocol: "udp", address, port: host.port }, clients, true);
         if (fd === undefined) continue;
         this.#serve(address, fd);
-        receiveOnly(fd, family, clients);
         setOption(fd, "SO_REUSEADDR", 0);
       } catch (error) {
         if (!(error instanceof KernelError)) throw error;

@@ -20,9 +20,9 @@ describe("the host's ports that a container is given", () => {
   const [former, next] = [endpointOf(network, 2), endpointOf(network, 3)];
   let site: Site;
 
-  /** Where the translations of IPv4 lead, by the host's port. */
+  /** Where the translations of IPv4 into containers lead, by the host's port. */
   const translations = async () => {
-    const rules = (await ruleLines(4)).filter((rule) => rule.includes("-j DNAT"));
+    const rules = (await ruleLines(4)).filter((rule) => /-j DNAT .*:/.test(rule));
     return rules.map((rule) => rule.replace(/.*--dport (\d+) .*--to-destination (.*)/, "$1 to $2")).sort();
   };
 

@@ -42,7 +42,8 @@ describe("Relay", () => {
     container = "127.0.0.1",
   ): void {
     const published = { protocol, address, port: PORT } as const;
-    reservations.take("the test", published);
+    const clients = [{ from: "::/0" }];
+    reservations.take("the test", published, clients);
     ends.push(() => {
       relay.stop(protocol);
       reservations.release("the test", published);
@@ -54,7 +55,7 @@ describe("Relay", () => {
       family: 6,
       host: published,
       everywhere,
-      clients: [{ from: "::/0" }],
+      clients,
       target,
     } as const;
     relay.start(protocol, reservations.socketOf(published) ?? assert.fail(), relayed);
@@ -165,7 +166,7 @@ describe("Relay", () => {
   for (const protocol of ["tcp", "udp"] as const)
     it(`says so when it has no descriptor left to serve a port of ${protocol} with, and serves nothing else`, async () => {
       const container = { address: "127.0.0.1", family: "IPv4", port: 9 };
-      reservations.take("the test", { protocol, address: "::1", port: PORT });
+      reservations.take("the test", { protocol, address: "::1", port: PORT }, []);
       const sockets = await lines("ss", "-Hlntu");
       assert.throws(
         () => {
