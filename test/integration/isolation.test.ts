@@ -213,7 +213,7 @@ describe("isolation, tried with packets where nobody else drops any", () => {
     });
 
   for (const family of FAMILIES)
-    it(`relays nothing that an internal network sends in another one's name, IPv${String(family)}`, async () => {
+    it(`relays nothing that is sent to everybody, from an internal network in another one's name or from the same one, IPv${String(family)}`, async () => {
       const apart = { "com.docker.network.bridge.enable_icc": "false" };
       await site.driver.createNetwork(network(2, { options: apart }));
       await site.driver.createNetwork(network(3, { internal: true }));
@@ -226,6 +226,9 @@ describe("isolation, tried with packets where nobody else drops any", () => {
       await shout(inside, from);
       assert.deepEqual(web[family].hear(), []);
       await shout(beside, from);
+      assert.deepEqual(web[family].hear(), []);
+      const to = [family === 4 ? "10.2.0.1" : "fd02::1"];
+      await arrivals({ way: { from: beside, to, at: host, ports: PUBLISHED } });
       assert.notDeepEqual(web[family].hear(), []);
     });
 

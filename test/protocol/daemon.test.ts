@@ -199,10 +199,11 @@ describe("tsnet daemon", () => {
     const at = places("one");
     const log = join(dir, "log");
     // The daemon itself keeps the other end open.
-    const daemon = start(at, { prepare: `mkfifo ${log}; exec 3<>${log} >${log}`, logLevel: "debug" });
+    const full = 'head -c 65000 /dev/zero | tr "\\0" "\\n"';
+    const daemon = start(at, { prepare: `mkfifo ${log}; exec 3<>${log} >${log}; ${full}` });
     await daemon.answers(at.socket);
     const client = await EngineClient.open(at.socket);
-    const calls = 1500;
+    const calls = 50;
     for (let times = 0; times < calls; times += 1)
       assert.equal((await client.call("NetworkDriver.GetCapabilities")).status, 200);
     client.close();
@@ -211,10 +212,11 @@ describe("tsnet daemon", () => {
     reader.stdout.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
     const told = () => text.split("\n").filter((line) => line.includes("GetCapabilities")).length;
     await until("the lines to come", () => told() === calls);
+    const closed = once(reader, "close");
     daemon.signal("SIGTERM");
     assert.equal(await daemon.ended(), 0);
-    await once(reader, "close");
-    const lines = text.trimEnd().split("\n");
+    await closed;
+    const lines = text.split("\n").filter(Boolean);
     for (const line of lines) JSON.parse(line);
     assert.match(lines.at(-1) ?? "", /"msg":"stopped"/);
   });
