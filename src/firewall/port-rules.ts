@@ -69,7 +69,7 @@ export function relayedNeighbours(
  * hangs below TSNET-RELAYED and TSNET-SERVED as well.
  *
  * What containers that are kept apart ask of each other by a host's port, and what one asks of its own, is carried by the
- * daemon: it gets to the port's own socket, past the host's filter. A datagram is answered with the bridge's address, so
+ * daemon: it gets to the port's own socket, the former past the host's filter. A datagram is answered with the bridge's address, so
  * that is whom it must be for.
  */
 export function portRules(port: RuledPort): Rule[] {
@@ -88,7 +88,7 @@ export function portRules(port: RuledPort): Rule[] {
   const datagrams = destination === "" && protocol === "udp" ? relayed : [];
   return [
     rule(leaf, others, translate),
-    ...relayed.map(({ subnet }) =>
+    ...(port.icc ? [] : relayed).map(({ subnet }) =>
       rule(leafOf(CHAINS.served, protocol, hostPort), `-s ${subnet} ${destination}-i ${bridge} `, "ACCEPT"),
     ),
     ...datagrams.map(({ subnet, to = "" }) =>
