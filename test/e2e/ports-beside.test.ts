@@ -81,7 +81,9 @@ onEachEngine("published ports beside others", (site) => {
       site.later(() => site.exec([`${program}-restore`], { input: before }));
       await site.exec([`${program}-restore`, "--noflush"], { input });
     }
-    await isReached();
+    // From the container itself ufw would have to let it in, as with the engine's bridge.
+    await site.run("peer", "blue");
+    await mustBeReached(site, net, "peer");
     // Both ufw and tsnet keep the rest closed.
     await site.routeFromNeighbour(net);
     const closed = [...service, { address: net.ip(10), port: 80 }, { address: net.ip6(10), port: 80 }].map(
