@@ -24,9 +24,7 @@ export function relayedTo(
   const containerAddress = addressOf(endpoint, family);
   if (containerAddress === undefined) return [{ from: ANY[family] }];
   const reached = { family, protocol, hostAddress, icc, gateways, containerAddress };
-  const neighbours = relayedNeighbours(reached).map(({ subnet, to }) =>
-    protocol === "udp" && to !== undefined ? { from: subnet, to } : { from: subnet },
-  );
+  const neighbours = relayedNeighbours(reached);
   const isLoopback = [UNSPECIFIED[6], "::1"].includes(hostAddress);
   return isLoopback ? [{ from: LOOPBACK[6] }, ...neighbours] : neighbours;
 }

@@ -26,7 +26,7 @@ import { type Chain, type FamilyRule, TABLES, chainKey } from "./rule.ts";
  *                       from an internal network, tsnet's or the engine's → TSNET-RELAYED
  *                            TSNET-RELAYED  to a published port that the daemon serves itself (see relay.ts) → drop: a tree, too
  *   filter FORWARD ── TSNET-FORWARD     what is left is accepted, whatever the chain's policy says
- *   filter INPUT ──── TSNET-SERVED      new connections that the daemon serves within a network → accept
+ *   filter INPUT ──── TSNET-SERVED      new connections that the daemon serves within a network → accept: a tree, too
  *   nat PREROUTING ┐
  *   nat OUTPUT ────┴─ TSNET-PORTS       published ports: a tree, see port-rules.ts
  *   nat POSTROUTING ─ TSNET-POSTROUTING

@@ -9,6 +9,7 @@ import {
   parseCidr,
   subnetOf,
 } from "../ip.ts";
+import type { Admitted } from "../kernel/socket-filter.ts";
 import type { Protocol } from "../model.ts";
 import { CHAINS, PUBLISHED } from "./layout.ts";
 import { type Chain, type FamilyRule, type MakeRule, type Rule, ruleMaker } from "./rule.ts";
@@ -31,30 +32,26 @@ export interface RuledPort {
   readonly comment: string;
 }
 
-/** Containers to which the daemon carries a port, since the kernel cannot (see relay.ts). */
-interface Neighbours {
-  /** Network address with prefix length. */
-  readonly subnet: string;
-  /** The one address that datagrams to the port come to, bare; connections may come to any. */
-  readonly to?: string;
-}
-
-/** On the port's own bridge: those that are kept apart, or else the one whose port it is. */
+/**
+ * What the daemon carries on the port's own bridge, since the kernel cannot (see relay.ts): what those ask that are
+ * kept apart, or else the one whose port it is. A datagram is answered with the bridge's address, so that is whom it
+ * must be for; connections may be to any address.
+ */
 export function relayedNeighbours(
   port: Pick<RuledPort, "family" | "protocol" | "hostAddress" | "icc" | "gateways" | "containerAddress">,
-): Neighbours[] {
+): Admitted[] {
   const { family, protocol, hostAddress, icc, gateways, containerAddress } = port;
   // The host's loopback is no container's.
   if (protocol === "sctp" || contains(LOOPBACK[family], hostAddress)) return [];
+  const own = hostSubnet(containerAddress);
+  if (icc && protocol === "tcp") return [{ from: own }];
   const to = (gateway: string) => (isUnspecified(hostAddress) ? bare(gateway) : hostAddress);
-  if (!icc)
-    return gateways
-      .filter((gateway) => parseCidr(gateway).family === family)
-      .map((gateway) => ({ subnet: subnetOf(gateway), to: to(gateway) }));
-  const subnet = hostSubnet(containerAddress);
-  const gateway = gateways.find((one) => contains(one, containerAddress));
-  if (gateway !== undefined) return [{ subnet, to: to(gateway) }];
-  return protocol === "tcp" ? [{ subnet }] : [];
+  return gateways
+    .filter((gateway) => (icc ? contains(gateway, containerAddress) : parseCidr(gateway).family === family))
+    .map((gateway) => ({
+      from: icc ? own : subnetOf(gateway),
+      ...(protocol === "udp" ? { to: to(gateway) } : {}),
+    }));
 }
 
 /**
@@ -68,9 +65,8 @@ export function relayedNeighbours(
  * The chains and jumps on the way are there as long as something is in their leaf, see {@link entrance}. Such a tree
  * hangs below TSNET-RELAYED and TSNET-SERVED as well.
  *
- * What containers that are kept apart ask of each other by a host's port, and what one asks of its own, is carried by the
- * daemon: it gets to the port's own socket, the former past the host's filter. A datagram is answered with the bridge's address, so
- * that is whom it must be for.
+ * What containers that are kept apart ask of each other by a host's port, and what one asks of its own, is carried by
+ * the daemon: it gets to the port's own socket, the former past the host's filter.
  */
 export function portRules(port: RuledPort): Rule[] {
   const { protocol, hostPort, containerAddress, containerPort, bridge } = port;
@@ -85,14 +81,13 @@ export function portRules(port: RuledPort): Rule[] {
   const others = port.icc
     ? `! -s ${hostSubnet(containerAddress)} ${destination}`
     : `${destination}! -i ${bridge} `;
-  const datagrams = destination === "" && protocol === "udp" ? relayed : [];
   return [
     rule(leaf, others, translate),
-    ...(port.icc ? [] : relayed).map(({ subnet }) =>
-      rule(leafOf(CHAINS.served, protocol, hostPort), `-s ${subnet} ${destination}-i ${bridge} `, "ACCEPT"),
+    ...(port.icc ? [] : relayed).map(({ from }) =>
+      rule(leafOf(CHAINS.served, protocol, hostPort), `-s ${from} ${destination}-i ${bridge} `, "ACCEPT"),
     ),
-    ...datagrams.map(({ subnet, to = "" }) =>
-      rule(leaf, `-s ${subnet} -i ${bridge} `, `DNAT --to-destination ${to}`),
+    ...(destination === "" ? relayed : []).flatMap(({ from, to }) =>
+      to === undefined ? [] : rule(leaf, `-s ${from} -i ${bridge} `, `DNAT --to-destination ${to}`),
     ),
   ];
 }

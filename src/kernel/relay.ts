@@ -30,9 +30,9 @@ const F_DUPFD_CLOEXEC = 1030;
  *   enable_icc=false Containers of the same network. Where iptables sees bridged frames the frame is translated
  *                    within the bridge, and an isolated port is given nothing that an isolated port has sent,
  *                    not even itself.
- *   itself           A container that asks for a port it publishes: the frame, translated within the bridge, would have
- *                    to go back where it came from, which a port without hairpin mode does not do. With it the container
- *                    would hear all its own broadcasts.
+ *   itself           A container that asks for a port it publishes: the frame, translated within the bridge, would
+ *                    have to go back where it came from, which a port without hairpin mode does not do. With it the
+ *                    container would hear all its own broadcasts.
  */
 export class Relay {
   readonly #control = libc.func("int fcntl(int, int, ...)");

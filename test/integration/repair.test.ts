@@ -88,6 +88,10 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
   },
   "the port set down": { act: () => ip(`link set ${PORT} down`), drift: ["link"] },
   "the port's MTU changed": { act: () => ip(`link set ${PORT} mtu 1300`), drift: ["link"] },
+  "the port's hairpin mode set": {
+    act: () => run(["bridge", "link", "set", "dev", PORT, "hairpin", "on"]),
+    drift: ["link"],
+  },
   "the port's isolation cleared": {
     act: () => run(["bridge", "link", "set", "dev", PORT, "isolated", "off"]),
     drift: ["link"],
@@ -282,7 +286,7 @@ describe("Reconciler", () => {
   });
 
   it("tells what it was, and how, of each thing that it repaired", async () => {
-    await ip(`link set ${PORT} type bridge_slave hairpin on isolated off`);
+    await ip(`link set ${PORT} mtu 1300 nomaster`);
     await setSysctl(`net/ipv6/conf/${BRIDGE}/accept_ra`, "2");
     await run(["iptables", "-w", "-t", "mangle", "-D", "FORWARD", "-j", "TSNET-ISOLATION"]);
     await site.reconcile();
@@ -292,7 +296,11 @@ describe("Reconciler", () => {
       [
         ["rules", "mangle -I FORWARD 1 -j TSNET-ISOLATION", undefined],
         ["sysctl", `sysctl net/ipv6/conf/${BRIDGE}/accept_ra=0`, "2"],
-        ["link", `link ${PORT} type veth peer tsc${id(2).slice(0, 12)}`, "isolated false, hairpin true"],
+        [
+          "link",
+          `link ${PORT} type veth peer tsc${id(2).slice(0, 12)}`,
+          "isolated false, mtu 1300, master 0",
+        ],
       ],
     );
   });

@@ -135,6 +135,7 @@ export async function hostState(): Promise<HostState> {
       up: flags.includes("UP"),
       kind: linkinfo?.info_kind,
       isolated: linkinfo?.info_slave_data?.isolated,
+      hairpin: linkinfo?.info_slave_data?.hairpin,
       sysctls: LINK_SYSCTLS.map((key) => readSysctl(key.replace("LINK", ifname))),
     };
     return [ifname, state];
