@@ -21,15 +21,7 @@ import {
   isAny,
   pools,
 } from "../model.ts";
-import {
-  bridgeMac,
-  bridgeName,
-  containerEnd,
-  hostEnd,
-  hostEndMac,
-  linkAlias,
-  ruleComment,
-} from "../names.ts";
+import { bridgeMac, bridgeName, containerEnd, hostEnd, linkAlias, ruleComment } from "../names.ts";
 import type { Step } from "../step.ts";
 import type { State } from "../store/state.ts";
 import type { Backend, GatewayNeed } from "./backend.ts";
@@ -177,13 +169,10 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
     return [
       ownFlows(this.#host, bareAddresses(endpoint), endpoint.left !== undefined),
       vethPair(this.#host, {
-        name: hostEnd(endpoint.id),
-        peer: containerEnd(endpoint.id),
+        endpoint: endpoint.id,
         bridge: bridgeOf(network),
         adopted: network.found.adopted,
-        alias: linkAlias("endpoint", endpoint.id),
         mac: endpoint.mac,
-        hostMac: hostEndMac(endpoint.id),
         mtu: network.found.mtu,
         ...containerPackets(network),
         isolated: !network.options["com.docker.network.bridge.enable_icc"],

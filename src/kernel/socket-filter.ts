@@ -1,5 +1,5 @@
 import { type Family, hostSubnet, ipBytes, parseCidr } from "../ip.ts";
-import { attachFilter, detachFilter } from "./socket-option.ts";
+import { attachFilter } from "./socket-option.ts";
 
 /** Operations of classic BPF (linux/bpf_common.h). */
 const LOAD_WORD = 0x20;
@@ -29,15 +29,15 @@ interface Word {
 }
 
 /**
- * Has a socket receive only what is admitted, in place of what was said before (socket(7), SO_ATTACH_FILTER).
+ * Has a new socket receive only what is admitted (socket(7), SO_ATTACH_FILTER).
  *
  * @param admitted addresses of the socket's family; without any, nothing is received
  * @throws {KernelError} if the kernel does not take it
  */
 export function receiveOnly(fd: number, family: Family, admitted: readonly Admitted[]): void {
   // A filter is a program that the kernel compiles.
-  if (admitted.some(({ from, to }) => to === undefined && parseCidr(from).length === 0)) detachFilter(fd);
-  else attachFilter(fd, Buffer.concat([...admitted.flatMap((one) => accept(family, one)), DROP]));
+  if (admitted.some(({ from, to }) => to === undefined && parseCidr(from).length === 0)) return;
+  attachFilter(fd, Buffer.concat([...admitted.flatMap((one) => accept(family, one)), DROP]));
 }
 
 /** Takes what is admitted; anything else goes on behind it. */

@@ -1,5 +1,4 @@
 import koffi from "koffi";
-import { isErrno } from "../errors.ts";
 import { failure, getsockopt, libc } from "./libc.ts";
 
 /** Level and number of options whose value is a number (socket(7), ipv6(7), netlink(7)). */
@@ -10,7 +9,6 @@ const OPTIONS = {
   NETLINK_NO_ENOBUFS: [270, 5],
 } as const;
 const SO_ATTACH_FILTER = [1, 26] as const;
-const SO_DETACH_FILTER = [1, 27] as const;
 /** What a socket's memory is used for, in numbers of 32 bits, and which of them is not memory (linux/sock_diag.h). */
 const SO_MEMINFO = [1, 55] as const;
 const SK_MEMINFO_VARS = 9;
@@ -35,7 +33,7 @@ export function setOption(fd: number, name: keyof typeof OPTIONS, value: number)
 }
 
 /**
- * Has a socket receive only what a program of classic BPF takes, in place of the one before.
+ * Has a socket receive only what a program of classic BPF takes.
  *
  * @throws {KernelError} if the kernel does not take it
  */
@@ -43,17 +41,6 @@ export function attachFilter(fd: number, filter: Buffer): void {
   const program = koffi.as({ length: filter.length / INSTRUCTION, filter }, koffi.pointer(Program));
   if (setsockopt(fd, ...SO_ATTACH_FILTER, program, koffi.sizeof(Program)) !== 0)
     throw failure("setsockopt SO_ATTACH_FILTER");
-}
-
-/** Has a socket receive everything; one without a filter does so already. */
-export function detachFilter(fd: number): void {
-  const unused = Buffer.alloc(4);
-  try {
-    if (setsockopt(fd, ...SO_DETACH_FILTER, unused, unused.length) !== 0)
-      throw failure("setsockopt SO_DETACH_FILTER");
-  } catch (error) {
-    if (!isErrno(error, "ENOENT")) throw error;
-  }
 }
 
 /**

@@ -1,6 +1,6 @@
 import { ConflictError, KernelError, isErrno } from "../errors.ts";
 import { bare, hostSubnet, neighbourOf, subnetOf } from "../ip.ts";
-import { LINK_GROUP } from "../names.ts";
+import { LINK_GROUP, containerEnd, hostEnd, hostEndMac, linkAlias } from "../names.ts";
 import type { Applied, Step } from "../step.ts";
 import { announce } from "../kernel/announce.ts";
 import type { Host } from "../kernel/host.ts";
@@ -22,18 +22,14 @@ export interface BridgeSpec {
 
 /** A veth pair from a bridge to a sandbox. */
 export interface VethSpec {
-  /** The end that stays: a port of the bridge. */
-  readonly name: string;
-  /** The end that the engine moves into the sandbox. */
-  readonly peer: string;
+  /** Id of the endpoint that it is for, by which its ends are called. */
+  readonly endpoint: string;
+  /** One end is a port of it; the engine moves the other into the sandbox. */
   readonly bridge: string;
   /** The bridge is somebody else's: what it is like stays. */
   readonly adopted: boolean;
-  readonly alias: string;
   /** Of the sandbox's end. */
   readonly mac: string;
-  /** Of the end that stays. */
-  readonly hostMac: string;
   readonly mtu: number;
   /** Bytes a packet from the container may have before it is cut to the MTU; absent: as many as the kernel allows. */
   readonly containerPackets?: number;
@@ -86,9 +82,11 @@ export function adoptedBridge(host: Host, name: string): Step {
  * looked at: it is the engine's from Join on.
  */
 export function vethPair(host: Host, spec: VethSpec): Step {
-  const { name, alias, bridge, isolated, mtu } = spec;
+  const { endpoint, bridge, isolated, mtu } = spec;
+  const name = hostEnd(endpoint);
+  const alias = linkAlias("endpoint", endpoint);
   return {
-    what: `link ${name} type veth peer ${spec.peer}`,
+    what: `link ${name} type veth peer ${containerEnd(endpoint)}`,
     async apply(): Promise<Applied> {
       const master = await host.links.get(bridge);
       if (!master)
@@ -142,16 +140,18 @@ async function isAdded(host: Host, spec: VethSpec, master: Link): Promise<boolea
 }
 
 async function addPair(host: Host, spec: VethSpec, master: Link): Promise<void> {
-  const { name, alias, bridge, hostMac, mtu, isolated, containerPackets } = spec;
+  const { endpoint, bridge, mtu, isolated, containerPackets } = spec;
+  const name = hostEnd(endpoint);
+  const alias = linkAlias("endpoint", endpoint);
   const limit = await host.bigPackets();
   const big = limit > 0 ? { gsoMaxSize: limit } : {};
   const largest = limit > 0 ? { gsoMaxSize: Math.min(limit, containerPackets ?? limit) } : {};
-  const peer = { name: spec.peer, mac: spec.mac, ...largest };
+  const peer = { name: containerEnd(endpoint), mac: spec.mac, ...largest };
   const port = {
     name,
     kind: "veth",
     group: LINK_GROUP,
-    mac: hostMac,
+    mac: hostEndMac(endpoint),
     mtu,
     master: master.index,
     up: true,
