@@ -30,6 +30,7 @@ export class Host {
     // A daemon that was killed may have sent it on its way, and then nobody is at it.
     this.#remover.start();
     await this.#remover.gone();
+    this.links.forget();
     return await this.links.get(name);
   }
 

@@ -116,13 +116,32 @@ export type LinkKind = "bridge" | "veth" | "macvlan" | "vlan" | "dummy" | "ifb";
 export class Links {
   readonly #netlink: Rtnetlink;
   readonly #kinds = new Set<LinkKind>();
+  /** By name, while they are remembered. */
+  #remembered: ReadonlyMap<string, Link> = new Map();
 
   constructor(netlink: Rtnetlink) {
     this.#netlink = netlink;
   }
 
+  /**
+   * Lists every link and answers {@link get} from that, for whoever looks at all of them: until tsnet changes one, or
+   * {@link forget}.
+   */
+  async remember(): Promise<Link[]> {
+    const links = await this.list();
+    this.#remembered = new Map(links.map((link) => [link.name, link]));
+    return links;
+  }
+
+  /** Somebody else has changed a link, or nobody looks at all of them any more. */
+  forget(): void {
+    this.#remembered = new Map();
+  }
+
   /** The link of that name, or undefined. */
   async get(name: string): Promise<Link | undefined> {
+    const remembered = this.#remembered.get(name);
+    if (remembered) return remembered;
     const attribute = Buffer.byteLength(name) > NAME_LENGTH ? IFLA.ALT_IFNAME : IFLA.IFNAME;
     return await this.#one(name, Buffer.concat([header(), text(attribute, name), SKIP_STATS]));
   }
@@ -150,7 +169,7 @@ export class Links {
    */
   async add(link: NewLink): Promise<void> {
     const command = `ip link add ${link.name} type ${link.kind}`;
-    await this.#netlink.request(command, RTM.NEWLINK, CREATE_EXCLUSIVE, newLink(link));
+    await this.#request(command, RTM.NEWLINK, newLink(link), CREATE_EXCLUSIVE);
   }
 
   /**
@@ -168,7 +187,7 @@ export class Links {
       nest(IFLA.LINKINFO, text(INFO.KIND, kind)),
     ]);
     try {
-      await this.#netlink.request(`ip link add type ${kind}`, RTM.NEWLINK, CREATE_EXCLUSIVE, payload);
+      await this.#request(`ip link add type ${kind}`, RTM.NEWLINK, payload, CREATE_EXCLUSIVE);
       await this.delete(probe);
     } catch (error) {
       if (isErrno(error, "EOPNOTSUPP", "ENOTSUP")) return false;
@@ -182,7 +201,7 @@ export class Links {
   async delete(name: string): Promise<void> {
     try {
       const payload = Buffer.concat([header(), text(IFLA.IFNAME, name)]);
-      await this.#netlink.request(`ip link delete ${name}`, RTM.DELLINK, 0, payload);
+      await this.#request(`ip link delete ${name}`, RTM.DELLINK, payload);
     } catch (error) {
       if (!isErrno(error, "ENODEV")) throw error;
     }
@@ -204,7 +223,7 @@ export class Links {
   async rename({ name, index }: Pick<Link, "name" | "index">, to: string): Promise<void> {
     const change = async () => {
       const payload = Buffer.concat([header({ index }), text(IFLA.IFNAME, to)]);
-      await this.#netlink.request(`ip link set ${name} name ${to}`, RTM.NEWLINK, 0, payload);
+      await this.#request(`ip link set ${name} name ${to}`, RTM.NEWLINK, payload);
     };
     try {
       await change();
@@ -222,7 +241,16 @@ export class Links {
       text(IFLA.IFNAME, name),
       ...settable(settings),
     ]);
-    await this.#netlink.request(`ip link set ${name}`, RTM.NEWLINK, 0, payload);
+    await this.#request(`ip link set ${name}`, RTM.NEWLINK, payload);
+  }
+
+  /** Asks for a change. */
+  async #request(command: string, type: number, payload: Buffer, flags = 0): Promise<void> {
+    try {
+      await this.#netlink.request(command, type, flags, payload);
+    } finally {
+      this.forget();
+    }
   }
 
   async #one(what: string, payload: Buffer): Promise<Link | undefined> {

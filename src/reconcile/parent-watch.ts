@@ -37,8 +37,7 @@ export class ParentWatch {
   }
 
   /** Learns what the links are called, before all of it is looked at: events may have been lost, or not heard yet. */
-  async learn(host: Host): Promise<void> {
-    const links = await host.links.list();
+  learn(links: readonly Pick<Link, "index" | "name">[]): void {
     this.#names = new Map(links.map(({ index, name }) => [index, name]));
     this.#seen.clear();
   }

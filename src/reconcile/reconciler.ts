@@ -132,7 +132,9 @@ export class Reconciler {
     };
     this.health.report("store", this.#state.trouble() ?? "");
     this.#firewall.forget();
-    await attempt(() => this.#parents.learn(this.#host));
+    await attempt(async () => {
+      this.#parents.learn(await this.#host.links.remember());
+    });
     await attempt(() => this.#bridges());
     await this.#abreast.each(this.#state.networks(), ({ id }) =>
       attempt(async () => {
@@ -140,6 +142,7 @@ export class Reconciler {
         await this.#rules.network(id);
       }),
     );
+    this.#host.links.forget();
     this.#plans.sweep();
     this.#host.discardLeavings();
     await attempt(() => this.#sweep.prepare());
@@ -218,10 +221,12 @@ export class Reconciler {
   #onKernelEvent(event: KernelEvent): void {
     const { type, payload } = event;
     if (type === RTM.NEWLINK || type === RTM.DELLINK) {
+      this.#host.links.forget();
       this.#onLink(parseLink(payload), type === RTM.DELLINK);
     } else if (type === RTM.DELADDR || (type === RTM.NEWADDR && this.#parents.any)) {
       this.#onAddress(payload.readUInt32LE(4));
     } else if (type === 0) {
+      this.#host.links.forget();
       this.#schedule.soon("everything", LINK_SETTLE_MS, () => this.#periodically());
     } else {
       if (type === RTM.DELROUTE) this.#onLostRoute(parseRoute(payload));

@@ -12,12 +12,11 @@ describe("ParentWatch.changed", () => {
   let links: FakeLinks;
   let watch: ParentWatch;
 
-  beforeEach(async () => {
+  beforeEach(() => {
     links = new FakeLinks();
     const driver = { parents: () => ["px"] } as unknown as Driver;
     watch = new ParentWatch(driver, { networks: () => NETWORKS } as unknown as State);
-    links.plug("px", { index: 7 });
-    await watch.learn(links.host);
+    watch.learn([{ index: 7, name: "px" }]);
   });
 
   it("names a parent's networks when it is called otherwise, and when it has its name again", () => {
@@ -40,11 +39,9 @@ describe("ParentWatch.changed", () => {
     assert.deepEqual(heard({ name: "py" }), []);
   });
 
-  it("names them once the name is back, though nothing was heard of its loss", async () => {
+  it("names them once the name is back, though nothing was heard of its loss", () => {
     heard({ name: "px" });
-    links.unplug("px");
-    links.plug("py", { index: 7 });
-    await watch.learn(links.host);
+    watch.learn([{ index: 7, name: "py" }]);
     assert.deepEqual(heard({ name: "px" }), ["on px"]);
     assert.deepEqual(heard({ name: "py" }), ["on px"]);
   });
