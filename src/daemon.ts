@@ -45,10 +45,11 @@ export async function daemon(config: Config): Promise<void> {
   await firewall.mustNotMix();
   // The first change to the rules would open what was closed.
   await companions.onBridge();
-  await driver.reservePorts();
+  await driver.ports.reserve();
   const server = await listen(
     createServer(networkDriver(driver, reconciler), log, adminRoutes(state, reconciler.health, engine)),
     config.socket,
+    log,
   );
   const started = reconciler.start().then(() => {
     watch.start();
@@ -71,7 +72,12 @@ export async function daemon(config: Config): Promise<void> {
   };
   process.once("SIGTERM", onSignal).once("SIGINT", onSignal);
   log.info({ socket: config.socket, networks: state.networks().length }, "listening");
-  tellReady();
+  try {
+    tellReady();
+  } catch (error) {
+    // It may have been meant for another program, which started this one (NOTES, sd_notify(3)).
+    log.warn({ err: error }, "the service manager could not be told that this is ready");
+  }
   await started;
 }
 

@@ -4,7 +4,6 @@ import type { Backend, GatewayNeed } from "./backends/backend.ts";
 import { type Backends, backendOf, parseOptions } from "./backends/index.ts";
 import { ConflictError, TakenError, reason } from "./errors.ts";
 import type { Rule } from "./firewall/rule.ts";
-import type { Family } from "./ip.ts";
 import { type Knowledge, isForgotten } from "./knowledge.ts";
 import { KeyedLock } from "./lock.ts";
 import {
@@ -13,7 +12,6 @@ import {
   type JoinResponse,
   type Network,
   type NetworkRequest,
-  type PortBinding,
   endpointOf,
 } from "./model.ts";
 import { Ports } from "./ports.ts";
@@ -29,14 +27,6 @@ interface Beside {
   readonly networks: readonly string[];
 }
 
-/** An endpoint that was made. */
-interface Made {
-  /** Its MAC address, if none was asked for. */
-  readonly given: string | undefined;
-  /** What had to go for it. */
-  readonly gone: readonly Beside[];
-}
-
 /** The network driver's operations, for any backend. Each may come twice, late, or for what is gone. */
 export class Driver {
   readonly #state: State;
@@ -46,18 +36,19 @@ export class Driver {
   readonly #lock = new KeyedLock();
   /** Networks that are being made and not on record yet, without what was found on the host. */
   readonly #beginning = new Map<string, Network>();
-  /** Networks whose plans were applied since the start. */
-  readonly #made = new Set<string>();
+  /** Networks whose plans were applied since the start, and when that was done (Unix time in ms). */
+  readonly #made = new Map<string, number>();
   /** Networks of which that was told. */
   readonly #nearlyFull = new Set<string>();
-  readonly #ports: Ports;
+  /** The operations on what endpoints publish. */
+  readonly ports: Ports;
 
   constructor(state: State, backends: Backends, engine: Knowledge, log: Logger) {
     this.#state = state;
     this.#backends = backends;
     this.#engine = engine;
     this.#log = log;
-    this.#ports = new Ports(state, backends, this.#lock, engine, log);
+    this.ports = new Ports(state, backends, this.#lock, engine, log);
   }
 
   /** In which families a network with these `-o` options needs no gateway address reserved. */
@@ -96,7 +87,7 @@ export class Driver {
       try {
         const network = known ?? (await this.#settle(backend, asked));
         await (known ? applyAgain : applyAll)(this.networkPlan(network), stepLog(this.#log, request.id));
-        this.#made.add(network.id);
+        this.#made.set(network.id, Date.now());
         await this.#warnOfTrouble(network);
       } finally {
         this.#beginning.delete(request.id);
@@ -105,9 +96,11 @@ export class Driver {
   }
 
   /** @throws what it is given, unless the engine has forgotten that network */
-  async #deleteForgotten({ id, createdAt }: Network, otherwise: TakenError): Promise<void> {
-    // While it is being made the engine does not list it, however long that takes.
-    if (this.#beginning.has(id) || !(await isForgotten({ createdAt }, () => this.#engine.knowsNetwork(id))))
+  async #deleteForgotten(network: Network, otherwise: TakenError): Promise<void> {
+    const { id } = network;
+    // While it is being made the engine does not list it, however long that takes, nor at once afterwards.
+    const made = { createdAt: this.madeAt(network) };
+    if (this.#beginning.has(id) || !(await isForgotten(made, () => this.#engine.knowsNetwork(id))))
       throw otherwise;
     this.#log.warn({ network: id }, "the engine no longer knows this, which is in the way; deleting it");
     await this.deleteNetwork(id);
@@ -125,22 +118,29 @@ export class Driver {
    * @returns whether there was one
    */
   async deleteNetwork(id: string): Promise<boolean> {
-    const gone = await this.#lock.run(id, async () => {
+    const besides: Beside[] = [];
+    const remove = async () => {
       const network = this.#state.network(id);
-      if (!network) return undefined;
-      const endpoints = this.#state.endpoints(id);
-      const besides = endpoints.map((endpoint) => this.#beside(endpoint));
-      for (const endpoint of endpoints) await this.#remove(network, endpoint);
+      if (!network) return false;
+      for (const endpoint of this.#state.endpoints(id)) {
+        const beside = this.#beside(endpoint);
+        await this.#remove(network, endpoint);
+        besides.push(beside);
+      }
       const log = stepLog(this.#log, id);
       await revertAll(this.#backend(network).network(network), log);
       // Last, and only if all of it is gone: until then the reconciler must know what may be on the host.
       await revertAll([this.#state.networkRecord(network)], log);
       this.#made.delete(id);
       this.#nearlyFull.delete(id);
-      return besides;
-    });
-    for (const beside of gone ?? []) await this.#tell(beside);
-    return gone !== undefined;
+      return true;
+    };
+    try {
+      return await this.#lock.run(id, remove);
+    } finally {
+      // Also of those that have gone before one that could not.
+      await this.#tell(besides);
+    }
   }
 
   /**
@@ -150,14 +150,16 @@ export class Driver {
    */
   async createEndpoint(request: EndpointRequest): Promise<string | undefined> {
     const { network, id } = request;
-    for (;;) {
-      const apart = this.#isApart(request);
-      const create = () => this.#createEndpoint(request, apart);
-      const made = await this.#turn(network, id, apart, create);
-      // It may not be apart any more when it is its turn.
-      if (!made) continue;
-      for (const beside of made.gone) await this.#tell(beside);
-      return made.given;
+    const gone: Beside[] = [];
+    try {
+      for (;;) {
+        const apart = this.#isApart(request);
+        const made = await this.#turn(network, id, apart, () => this.#createEndpoint(request, apart, gone));
+        // It may not be apart any more when it is its turn.
+        if (made) return request.mac ? undefined : made.mac;
+      }
+    } finally {
+      await this.#tell(gone);
     }
   }
 
@@ -179,9 +181,14 @@ export class Driver {
 
   /**
    * @param apart others on the network may be under way
+   * @param gone takes down what had to go for it
    * @returns undefined if none may, and then nothing was done
    */
-  async #createEndpoint(request: EndpointRequest, apart: boolean): Promise<Made | undefined> {
+  async #createEndpoint(
+    request: EndpointRequest,
+    apart: boolean,
+    gone: Beside[],
+  ): Promise<Endpoint | undefined> {
     const network = this.#state.requireNetwork(request.network);
     if (!apart) await this.#makeAgain(network);
     const fixed = await this.#backend(network).mac?.(network);
@@ -192,7 +199,7 @@ export class Driver {
     const elsewhere = this.#state.networkOf(request.id);
     if (elsewhere !== undefined && elsewhere !== network.id)
       throw new ConflictError(`endpoint ${request.id} exists on network ${elsewhere}`);
-    const gone = known || apart ? [] : await this.#supplant(network, asked);
+    if (!known && !apart) await this.#supplant(network, asked, gone);
     // From here until it is on record nobody waits for anything, so nobody else is given its addresses.
     if (apart && !this.#isApart(request)) return undefined;
     // One that had left and was not deleted to its end comes back.
@@ -200,24 +207,23 @@ export class Driver {
     const log = stepLog(this.#log, request.network);
     await (known ? applyAgain : applyAll)(this.endpointPlan(network, endpoint), log);
     if (!known) this.#warnWhenNearlyFull(network);
-    return { given: request.mac ? undefined : asked.mac, gone };
+    return asked;
   }
 
   /**
    * Removes endpoints that have an address which is now given to another: an engine has each only once, so it has
    * forgotten them, as one does that is killed. Their ports would lead to the new one.
    */
-  async #supplant(network: Network, given: Endpoint): Promise<Beside[]> {
-    const forgotten = this.#state.withAddressOf(given);
-    const besides = forgotten.map((endpoint) => this.#beside(endpoint));
-    for (const endpoint of forgotten) {
+  async #supplant(network: Network, given: Endpoint, gone: Beside[]): Promise<void> {
+    for (const endpoint of this.#state.withAddressOf(given)) {
       this.#log.warn(
         { network: network.id, endpoint: endpoint.id },
         "its address is given to another endpoint; deleting it",
       );
+      const beside = this.#beside(endpoint);
       await this.#remove(network, endpoint);
+      gone.push(beside);
     }
-    return besides;
   }
 
   /** Removes a container's attachment. An unknown one is gone already. */
@@ -231,7 +237,7 @@ export class Driver {
     };
     const network = this.#state.network(networkId);
     const gone = await this.#turn(networkId, id, network && this.#backend(network).apart, remove);
-    if (gone) await this.#tell(gone);
+    if (gone) await this.#tell([gone]);
   }
 
   /** Says what the engine has to do with the sandbox, and remembers that it does it. */
@@ -243,7 +249,7 @@ export class Driver {
       await applyOne(this.#state.endpointRecord(joined), stepLog(this.#log, networkId));
       return { response: this.#backend(network).join(network, endpoint), beside: this.#beside(joined) };
     });
-    await this.#tell(beside);
+    await this.#tell([beside]);
     return response;
   }
 
@@ -255,35 +261,11 @@ export class Driver {
       if (!network || !endpoint) return undefined;
       const { sandbox = endpoint.left ?? "", ifname: _, leads: __, lower: ___, ...apart } = endpoint;
       const beside = this.#beside(endpoint);
-      await this.#ports.unpublish(network, endpoint, { left: sandbox, ...apart });
+      await this.ports.unpublish(network, endpoint, { left: sandbox, ...apart });
       this.#backend(network).onLeave?.(endpoint);
       return beside;
     });
-    if (beside) await this.#tell(beside);
-  }
-
-  /** Takes the host ports of every endpoint on record, see {@link Ports.reserve}. */
-  reservePorts(): Promise<void> {
-    return this.#ports.reserve();
-  }
-
-  /** Publishes ports of a container whose gateway the endpoint is, see {@link Ports.publish}. */
-  publish(
-    network: string,
-    id: string,
-    bindings: readonly PortBinding[],
-    elsewhere: readonly Family[] = [],
-  ): Promise<void> {
-    return this.#ports.publish({ network, id, bindings, elsewhere });
-  }
-
-  /** Takes back what an endpoint publishes; nothing being published is success. */
-  async revoke(networkId: string, id: string): Promise<void> {
-    await this.#lock.runPart(networkId, id, async () => {
-      const network = this.#state.network(networkId);
-      const endpoint = this.#state.endpoint(networkId, id);
-      if (network && endpoint?.ports) await this.#ports.unpublish(network, endpoint, endpoint);
-    });
+    if (beside) await this.#tell([beside]);
   }
 
   /** Everything that makes a network, the record first. */
@@ -316,6 +298,11 @@ export class Driver {
     return await this.#backend(network).trouble?.(network);
   }
 
+  /** When a network was made, Unix time in ms: its record is older. */
+  madeAt({ id, createdAt }: Network): number {
+    return this.#made.get(id) ?? createdAt;
+  }
+
   /** Whether an operation on that network is under way. */
   isBusy(network: string): boolean {
     return this.#lock.isHeld(network);
@@ -344,7 +331,7 @@ export class Driver {
     const failures = await repairAll(this.networkPlan(network), (step) => {
       log.done(step);
     });
-    if (failures.length === 0) this.#made.add(network.id);
+    if (failures.length === 0) this.#made.set(network.id, network.createdAt);
   }
 
   /** Once, until there are fewer again. */
@@ -379,13 +366,14 @@ export class Driver {
    * A container has come to a network or left one: what it publishes on the others depends on that. Called without a
    * lock, since it takes those of the other networks, one after the other.
    */
-  async #tell({ sandbox, networks }: Beside): Promise<void> {
-    for (const id of networks)
-      await this.#lock.run(id, async () => {
-        const network = this.#state.network(id);
-        if (!network || !sandbox) return;
-        await this.#backend(network).onSiblings?.(network, this.#state.endpoints(id), sandbox);
-      });
+  async #tell(besides: readonly Beside[]): Promise<void> {
+    for (const { sandbox, networks } of besides)
+      for (const id of networks)
+        await this.#lock.run(id, async () => {
+          const network = this.#state.network(id);
+          if (!network || !sandbox) return;
+          await this.#backend(network).onSiblings?.(network, this.#state.endpoints(id), sandbox);
+        });
   }
 
   async #remove(network: Network, endpoint: Endpoint): Promise<void> {

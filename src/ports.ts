@@ -7,15 +7,23 @@ import type { Family } from "./ip.ts";
 import { type Knowledge, isForgotten } from "./knowledge.ts";
 import type { KeyedLock } from "./lock.ts";
 import { type Endpoint, type Network, type PortBinding, type PublishedPort, addressOf } from "./model.ts";
-import { type Step, type StepLog, applyAll, applyOne, repairAll, revertAll, stepLog } from "./step.ts";
+import {
+  type Step,
+  type StepLog,
+  applyAgain,
+  applyAll,
+  applyOne,
+  repairAll,
+  revertAll,
+  stepLog,
+} from "./step.ts";
 import type { State } from "./store/state.ts";
 
 /** What an endpoint is to publish. */
-export interface Publication {
+interface Publication {
   readonly network: string;
   readonly id: string;
   readonly bindings: readonly PortBinding[];
-  /** Families that another endpoint of the container publishes for, if this one does not have them. */
   readonly elsewhere: readonly Family[];
 }
 
@@ -52,8 +60,16 @@ export class Ports {
   /**
    * Publishes ports of a container whose gateway the endpoint is, in place of whatever it published before.
    * When one cannot be published, all is as it was.
+   *
+   * @param elsewhere families that another endpoint of the container publishes for, if this one does not have them
    */
-  async publish(asked: Publication): Promise<void> {
+  async publish(
+    network: string,
+    id: string,
+    bindings: readonly PortBinding[],
+    elsewhere: readonly Family[] = [],
+  ): Promise<void> {
+    const asked = { network, id, bindings, elsewhere };
     try {
       await this.#lock.runPart(asked.network, asked.id, () => this.#replace(asked));
     } catch (error) {
@@ -62,6 +78,15 @@ export class Ports {
       // Even if there was none to be made: whoever had one may have gone meanwhile, or be about to.
       await this.#lock.run(asked.network, () => this.#replace(asked));
     }
+  }
+
+  /** Takes back what an endpoint publishes; nothing being published is success. */
+  async revoke(networkId: string, id: string): Promise<void> {
+    await this.#lock.runPart(networkId, id, async () => {
+      const network = this.#state.network(networkId);
+      const endpoint = this.#state.endpoint(networkId, id);
+      if (network && endpoint?.ports) await this.unpublish(network, endpoint, endpoint);
+    });
   }
 
   /**
@@ -191,6 +216,7 @@ function republish(
     return backend.publish?.(network, { ports: differing, ...silent }) ?? [];
   };
   const record = state.endpointRecord({ ports: [...ports], ...silent });
+  const chosen = ports.filter((port) => !before.some((old) => isSameHostPort(old, port)));
   return [
     {
       what: record.what,
@@ -201,7 +227,7 @@ function republish(
       },
       // While a port cannot be given back, the record must have it: nobody else would ever do so.
       revert: async () => {
-        await revertAll(without(ports, before), log);
+        await backend.reserve?.(network, { ...silent, ports: chosen }).revert();
         await state.endpointRecord(endpoint).apply();
       },
     },
@@ -211,8 +237,19 @@ function republish(
         await revertAll(without(before, ports), log);
         return true;
       },
-      revert: () => applyAll(without(before, ports), log),
+      // Both may need the same: the socket of a host port, or a rule for the container's other networks.
+      revert: async () => {
+        try {
+          await revertAll(without(ports, before), log);
+        } finally {
+          await applyAgain(without(before, ports), log);
+        }
+      },
     },
     ...without(ports, before),
   ];
+}
+
+function isSameHostPort(a: PublishedPort, b: PublishedPort): boolean {
+  return a.protocol === b.protocol && isDeepStrictEqual(a.host, b.host);
 }

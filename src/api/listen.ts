@@ -2,6 +2,7 @@ import { lstatSync, mkdirSync, rmSync, statSync } from "node:fs";
 import type { Server } from "node:http";
 import { type Server as Door, type Socket, connect, createServer as createDoor } from "node:net";
 import { dirname } from "node:path";
+import type { Logger } from "pino";
 import { InvalidError, TsnetError, reason } from "../errors.ts";
 import { passedSocket } from "../kernel/service-manager.ts";
 import { unixSocketOwner } from "../kernel/socket-owner.ts";
@@ -31,7 +32,7 @@ export interface Listening {
  *
  * @throws {TsnetError} that says who holds the path, if somebody answers there, or that it is no socket
  */
-export async function listen(server: Server, path: string): Promise<Listening> {
+export async function listen(server: Server, path: string, log: Logger): Promise<Listening> {
   // The engine keeps connections for minutes; closing one while it sends would lose that request's body.
   server.keepAliveTimeout = 0;
   server.requestTimeout = 0;
@@ -46,7 +47,7 @@ export async function listen(server: Server, path: string): Promise<Listening> {
   }
   await removeStale(path);
   await openedAt(server, path);
-  listening.keep(path);
+  listening.keep(path, log);
   return listening;
 }
 
@@ -68,19 +69,28 @@ class Closable implements Listening {
 
   /**
    * Listens at the path once more whenever somebody has deleted the file there, as `rm -rf /run/docker` does, or put a
-   * socket in its place that nobody listens on: an engine that starts finds the plugin by it alone.
+   * socket in its place that nobody listens on: an engine that starts finds the plugin by it alone. Why that cannot be
+   * is told once.
    */
-  keep(path: string): void {
+  keep(path: string, log: Logger): void {
     let file = inodeOf(path);
+    let told = "";
     const look = async () => {
-      if (inodeOf(path) === file) return;
-      await this.#reopen(path);
-      file = inodeOf(path);
+      try {
+        if (inodeOf(path) === file) return;
+        await this.#reopen(path);
+        file = inodeOf(path);
+        told = "";
+      } catch (error) {
+        if (reason(error) !== told)
+          log.error(
+            { socket: path, reason: reason(error) },
+            "the socket is gone and not back; will try again",
+          );
+        told = reason(error);
+      }
     };
-    this.#look = setInterval(() => {
-      // It is tried again.
-      look().catch(() => undefined);
-    }, LOOK_MS).unref();
+    this.#look = setInterval(() => void look(), LOOK_MS).unref();
   }
 
   async #reopen(path: string): Promise<void> {

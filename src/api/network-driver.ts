@@ -86,13 +86,13 @@ function endpointMethods(driver: Driver): Record<string, Method> {
     "NetworkDriver.ProgramExternalConnectivity": method(wire.ProgramExternalConnectivity, async (request) => {
       const bindings = request.Options?.["com.docker.network.portmap"] ?? [];
       const ipv6Elsewhere = request.Options?.["com.docker.network.driver.private.no_proxy_6to4"] ?? false;
-      await driver.publish(request.NetworkID, request.EndpointID, bindings, ipv6Elsewhere ? [6] : []);
+      await driver.ports.publish(request.NetworkID, request.EndpointID, bindings, ipv6Elsewhere ? [6] : []);
       return {};
     }),
     "NetworkDriver.RevokeExternalConnectivity": method(
       wire.EndpointOnly,
       async ({ NetworkID, EndpointID }) => {
-        await driver.revoke(NetworkID, EndpointID);
+        await driver.ports.revoke(NetworkID, EndpointID);
         return {};
       },
     ),

@@ -54,7 +54,9 @@ export class CatchUp {
     const asked = Date.now();
     const busy = new Set(this.#state.networks().flatMap(({ id }) => (this.#driver.isBusy(id) ? id : [])));
     const isSpared = (one: Network | Endpoint) => {
-      const spared = isYoung(one, MAKING_MS, asked) || busy.has("network" in one ? one.network : one.id);
+      const [network, createdAt] =
+        "network" in one ? [one.network, one.createdAt] : [one.id, this.#driver.madeAt(one)];
+      const spared = isYoung({ createdAt }, MAKING_MS, asked) || busy.has(network);
       if (spared) again ??= MAKING_MS;
       return spared;
     };

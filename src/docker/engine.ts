@@ -62,14 +62,12 @@ export class Engine {
 
   /** Every network of any driver. */
   async networks(): Promise<EngineNetwork[]> {
-    return (await this.#get("/networks", Networks)).map(({ Id, Driver, Internal, Options }) => ({
-      id: Id,
-      internal: Internal,
-      bridge:
-        Driver === "bridge"
-          ? (Options?.["com.docker.network.bridge.name"] ?? `br-${Id.slice(0, 12)}`)
-          : undefined,
-    }));
+    return (await this.#get("/networks", Networks)).map(({ Id, Driver, Internal, Options }) => {
+      // An empty name is none (parseNetworkOptions, moby's bridge driver).
+      const { "com.docker.network.bridge.name": name = "" } = Options ?? {};
+      const bridge = name === "" ? `br-${Id.slice(0, 12)}` : name;
+      return { id: Id, internal: Internal, bridge: Driver === "bridge" ? bridge : undefined };
+    });
   }
 
   /** @throws {TsnetError} also if that is no whole list, as of an engine that is just starting */

@@ -105,8 +105,9 @@ export class Firewalld {
   }
 
   async #connect(): Promise<void> {
+    let bus: SystemBus | undefined;
     try {
-      const bus = await SystemBus.connect(this.#path);
+      bus = await SystemBus.connect(this.#path);
       this.#bus = bus;
       bus.onSignal = (signal) => {
         this.#onSignal(signal);
@@ -115,8 +116,9 @@ export class Firewalld {
       void this.#settle();
       await bus.closed;
     } catch {
-      // There is none, and most machines never have one.
+      // There is none, and most machines never have one; or it has no room for what was asked of it.
     }
+    bus?.close();
     this.#bus = undefined;
     this.#there = undefined;
     if (this.#closed) return;

@@ -55,7 +55,7 @@ export class SystemBus {
   }
 
   /**
-   * Connects; fails where there is no bus.
+   * Connects; fails where there is no bus, or one that takes nobody.
    *
    * @param path of the bus's socket
    */
@@ -65,8 +65,13 @@ export class SystemBus {
     // for: the bus reads one after the other.
     const uid = Buffer.from(String(getuid?.() ?? 0)).toString("hex");
     bus.#socket.write(`\0AUTH EXTERNAL ${uid}\r\nBEGIN\r\n`);
-    await bus.call({ ...BUS, member: "Hello" });
-    return bus;
+    try {
+      await bus.call({ ...BUS, member: "Hello" });
+      return bus;
+    } catch (error) {
+      bus.close();
+      throw error;
+    }
   }
 
   /** Calls a method. Resolves to what it returns. */

@@ -10,6 +10,14 @@ interface Question {
   readonly reject: (error: unknown) => void;
 }
 
+/** A question under way. */
+interface Asked extends Question {
+  /** Undefined while none is started. */
+  child?: ChildProcess;
+  /** The program was ended since it did not answer. */
+  late: boolean;
+}
+
 interface Handle {
   ref(): void;
   unref(): void;
@@ -25,11 +33,9 @@ export class Conversation {
   readonly #args: readonly string[];
   readonly #end: string;
   #child: ChildProcess | undefined;
-  #current: Question | undefined;
+  #current: Asked | undefined;
   readonly #waiting: Question[] = [];
   #deadline: NodeJS.Timeout | undefined;
-  /** It was ended since it did not answer. */
-  #late = false;
 
   /**
    * @param name for the text of errors
@@ -69,42 +75,47 @@ export class Conversation {
 
   #next(): void {
     if (this.#current) return;
-    this.#current = this.#waiting.shift();
-    if (!this.#current) {
+    const question = this.#waiting.shift();
+    if (!question) {
       hold(this.#child, false);
       return;
     }
+    const asked: Asked = (this.#current = { late: false, ...question });
     try {
-      this.#child ??= this.#start();
+      asked.child = this.#child ??= this.#start();
     } catch (error) {
       // So it is with ENOMEM; other reasons come as an event.
-      this.#finish(({ reject }) => {
+      this.#finish(undefined, ({ reject }) => {
         reject(failure(this.#name, error, ""));
       });
       return;
     }
-    hold(this.#child, true);
+    hold(asked.child, true);
     this.#deadline = setTimeout(() => {
-      this.#late = true;
+      asked.late = true;
       this.#kill();
     }, ANSWER_MS);
-    this.#child.stdin?.write(this.#current.text);
+    asked.child.stdin?.write(asked.text);
   }
 
-  /** Ends the program with whatever it has started. */
+  /** Ends the program with whatever it has started; the next question is for another, even if it answers yet. */
   #kill(): void {
+    const { pid } = this;
+    this.#child = undefined;
     try {
-      if (this.pid !== undefined) process.kill(-this.pid, "SIGKILL");
+      if (pid !== undefined) process.kill(-pid, "SIGKILL");
     } catch {
       // It has just ended by itself, which is about to be told.
     }
   }
 
-  #finish(settle: (question: Question) => void): void {
+  /** Ends the question under way, if it is that child's. */
+  #finish(child: ChildProcess | undefined, settle: (asked: Asked) => void): void {
     const ended = this.#current;
+    if (!ended || ended.child !== child) return;
     this.#current = undefined;
     clearTimeout(this.#deadline);
-    if (ended) settle(ended);
+    settle(ended);
     this.#next();
   }
 
@@ -120,7 +131,7 @@ export class Conversation {
       const answer = Buffer.concat(chunks).toString();
       chunks = [];
       complaint = "";
-      this.#finish(({ resolve }) => {
+      this.#finish(child, ({ resolve }) => {
         resolve(answer.slice(0, -this.#end.length));
       });
     });
@@ -132,10 +143,8 @@ export class Conversation {
       if (ended) return;
       ended = true;
       if (this.#child === child) this.#child = undefined;
-      if (this.#late) complaint = `no answer within ${ANSWER_MS / 1000} s`;
-      this.#late = false;
-      this.#finish(({ reject }) => {
-        reject(failure(this.#name, launch, complaint));
+      this.#finish(child, ({ late, reject }) => {
+        reject(failure(this.#name, launch, late ? `no answer within ${ANSWER_MS / 1000} s` : complaint));
       });
     };
     // Of one that could not be started Node does not always tell that it is closed.

@@ -17,7 +17,9 @@ export function takeNamespace(): () => void {
   if (fd < 0) throw failure("socket AF_UNIX");
   const address = unixAddress(NAME);
   if (bind(fd, address, address.length) !== 0) {
+    const error = failure(`bind ${NAME}`);
     close(fd);
+    if (error.errno !== "EADDRINUSE") throw error;
     const holder = unixSocketOwner(NAME);
     // Anybody can have a name; what changes the host's network is root's.
     if (holder?.isRoots === false) return () => undefined;

@@ -113,8 +113,10 @@ export class NetlinkSocket {
       const batch = this.#batch();
       try {
         await this.#exchange(batch);
-      } catch (error) {
-        for (const { reject } of batch) reject(error);
+      } catch (cause) {
+        const errno = cause instanceof KernelError ? cause.errno : "";
+        for (const { command, reject } of batch)
+          reject(new KernelError(command, errno, "the kernel could not be asked", { cause }));
       }
     }
     this.#working = false;
@@ -191,7 +193,8 @@ function settle(request: Request, { data }: NetlinkMessage): void {
 async function onThread(call: (done: (error: unknown, size: number) => void) => void): Promise<number> {
   return await new Promise((resolve, reject) => {
     call((error, size) => {
-      if (error || size < 0) reject(new KernelError("AF_NETLINK", "", "failed", { cause: error }));
+      // Its errno is the thread's, which nobody can ask for any more.
+      if (error || size < 0) reject(new Error("AF_NETLINK failed", { cause: error }));
       else resolve(size);
     });
   });

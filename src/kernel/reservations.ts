@@ -13,11 +13,12 @@ const NO_SOCKET = -1;
 /** IPv6 addresses that mean nothing without their link (RFC 4291, section 2.5.6). */
 const LINK_LOCAL = "fe80::/10";
 
-interface Held extends HostPort {
+interface Owned extends HostPort {
   readonly owner: string;
+}
+
+interface Held extends Owned {
   readonly fd: number;
-  /** It is the owner's, but a process has it. */
-  readonly lost: boolean;
 }
 
 /**
@@ -29,6 +30,8 @@ interface Held extends HostPort {
  */
 export class Reservations {
   readonly #held = new Map<string, Held>();
+  /** What is somebody's by its record, but a process has it. */
+  readonly #lost = new Map<string, Owned>();
 
   /**
    * Takes a port. Taking what the same owner has already is success.
@@ -47,10 +50,17 @@ export class Reservations {
     search = true,
   ): { port: number; taken: boolean } {
     const held = this.#held.get(keyOf(wanted));
-    if (held && held.owner !== owner) throw this.#refusal(owner, wanted, search);
-    if (held && !held.lost) return { port: held.port, taken: false };
+    if (held?.owner === owner) return { port: held.port, taken: false };
+    if (held ?? this.#lostTo(owner, wanted)) throw this.#refusal(owner, wanted, search);
     const { fd, port } = this.#open(owner, wanted, admitted, search);
-    this.#held.set(keyOf({ ...wanted, port }), { owner, fd, lost: false, ...wanted, port });
+    const taken = { owner, ...wanted, port };
+    // The kernel's choice may be one.
+    if (this.#lostTo(owner, taken)) {
+      if (fd !== NO_SOCKET) close(fd);
+      throw this.#refusal(owner, taken, false);
+    }
+    this.#held.set(keyOf(taken), { fd, ...taken });
+    this.#lost.delete(keyOf(taken));
     return { port, taken: true };
   }
 
@@ -64,8 +74,7 @@ export class Reservations {
     try {
       return this.take(owner, port, admitted).taken;
     } catch (error) {
-      if (!this.#held.has(keyOf(port)))
-        this.#held.set(keyOf(port), { owner, fd: NO_SOCKET, lost: true, ...port });
+      this.#lost.set(keyOf(port), { owner, ...port });
       throw error;
     }
   }
@@ -84,6 +93,7 @@ export class Reservations {
 
   /** Gives a port back; not having it is success. */
   release(owner: string, port: HostPort): void {
+    if (this.#lost.get(keyOf(port))?.owner === owner) this.#lost.delete(keyOf(port));
     const held = this.#held.get(keyOf(port));
     if (held?.owner !== owner) return;
     if (held.fd !== NO_SOCKET) close(held.fd);
@@ -136,15 +146,14 @@ export class Reservations {
     throw this.#refusal(owner, wanted, false);
   }
 
-  #refusal(owner: string, { protocol, address, port }: HostPort, search: boolean): Error {
-    // What the owner has by its record alone is not in its own way.
-    const own = [...this.#held.values()].find(
-      (held) =>
-        held.protocol === protocol &&
-        held.port === port &&
-        overlap(held.address, address) &&
-        !(held.lost && held.owner === owner),
-    );
+  /** What another owner has lost and would have back: to give it away would leave that one without for good. */
+  #lostTo(owner: string, port: HostPort): Owned | undefined {
+    return [...this.#lost.values()].find((lost) => lost.owner !== owner && clash(lost, port));
+  }
+
+  #refusal(owner: string, wanted: HostPort, search: boolean): Error {
+    const { protocol, address, port } = wanted;
+    const own = [...this.#held.values()].find((held) => clash(held, wanted)) ?? this.#lostTo(owner, wanted);
     // No process shows its SCTP sockets.
     const find = () =>
       search && protocol !== "sctp" ? portOwner(protocol, port, parseIp(address).family)?.what : undefined;
@@ -159,6 +168,11 @@ export class Reservations {
 
 function keyOf({ protocol, address, port }: HostPort): string {
   return `${protocol} ${address} ${port}`;
+}
+
+/** Whether two ports cannot both be had. */
+function clash(a: HostPort, b: HostPort): boolean {
+  return a.protocol === b.protocol && a.port === b.port && overlap(a.address, b.address);
 }
 
 /** Whether two bare addresses, one of which may mean all of its family, can be asked for at once. */

@@ -39,8 +39,18 @@ export interface KernelEvent {
 /** The kernel's routing sockets: one for what is quick, and one for dumps. */
 export class Rtnetlink {
   readonly #requests = new NetlinkSocket(Protocol.ROUTE);
-  readonly #dumps = new NetlinkSocket(Protocol.ROUTE);
+  readonly #dumps: NetlinkSocket;
   #stopWatching: () => void = () => undefined;
+
+  /** @throws {KernelError} where there are no descriptors left for both */
+  constructor() {
+    try {
+      this.#dumps = new NetlinkSocket(Protocol.ROUTE);
+    } catch (error) {
+      this.#requests.close();
+      throw error;
+    }
+  }
 
   /**
    * Sends one request and waits for its answer, see {@link NetlinkSocket.request}.

@@ -27,6 +27,9 @@ const BUSY_SETTLE_MS = 500;
 /** Milliseconds in which the engine has set up a link that it has taken into a sandbox. */
 const MOVED_MS = 1000;
 
+/** What is never done beside itself. */
+const EVERYTHING = "everything";
+
 /** Networks that are looked at side by side: most of the time of a look goes by waiting for the kernel's answer. */
 const ABREAST = 16;
 
@@ -88,15 +91,19 @@ export class Reconciler {
 
   /** Watches, and puts everything right: what changes meanwhile is looked at again. */
   async start(): Promise<void> {
-    const start = performance.now();
     this.#watch();
+    await this.#schedule.now(EVERYTHING, () => this.#first());
+  }
+
+  async #first(): Promise<void> {
+    const start = performance.now();
     const done = await this.everything();
     this.health.started();
     const ms = Math.round(performance.now() - start);
     const drift = Object.fromEntries(this.health.drift);
     if (done) this.#log.info({ ms, drift }, "host is as recorded");
     else this.#log.error({ ms, drift }, "host is not as recorded; will try again");
-    this.#schedule.soon("everything", INTERVAL_MS, () => this.#periodically());
+    this.#schedule.soon(EVERYTHING, INTERVAL_MS, () => this.#periodically());
   }
 
   /** Stops watching and waits for a repair under way. */
@@ -159,7 +166,7 @@ export class Reconciler {
 
   async #periodically(): Promise<void> {
     await this.everything();
-    this.#schedule.soon("everything", INTERVAL_MS, () => this.#periodically());
+    this.#schedule.soon(EVERYTHING, INTERVAL_MS, () => this.#periodically());
   }
 
   async #bridges(): Promise<void> {
@@ -227,7 +234,7 @@ export class Reconciler {
       this.#onAddress(payload.readUInt32LE(4));
     } else if (type === 0) {
       this.#host.links.forget();
-      this.#schedule.soon("everything", LINK_SETTLE_MS, () => this.#periodically());
+      this.#schedule.soon(EVERYTHING, LINK_SETTLE_MS, () => this.#periodically());
     } else {
       if (type === RTM.DELROUTE) this.#onLostRoute(parseRoute(payload));
       for (const { network, id } of this.#parents.cutOff(event))

@@ -52,6 +52,11 @@ export class Schedule {
     this.#ask(key, { afterMs, fn, retryMs: RETRY_MS });
   }
 
+  /** Runs something at once. What is asked for under its key meanwhile waits for its end; nothing of it may be under way. */
+  async now(key: string, fn: () => Promise<unknown>): Promise<void> {
+    await this.#begin(key, { afterMs: 0, fn, retryMs: RETRY_MS });
+  }
+
   /** Runs something a second from now. */
   later(key: string, fn: () => Promise<unknown>): void {
     this.soon(key, RETRY_MS, fn);
@@ -78,12 +83,17 @@ export class Schedule {
     clearTimeout(waiting?.timer);
     const timer = setTimeout(() => {
       this.#waiting.delete(key);
-      // It may ask for more before it is waited for.
-      const running: Running = { end: Promise.resolve() };
-      this.#running.set(key, running);
-      running.end = this.#run(key, work);
+      void this.#begin(key, work);
     }, afterMs);
     this.#waiting.set(key, { timer, due });
+  }
+
+  #begin(key: string, work: Work): Promise<void> {
+    // It may ask for more before it is waited for.
+    const running: Running = { end: Promise.resolve() };
+    this.#running.set(key, running);
+    running.end = this.#run(key, work);
+    return running.end;
   }
 
   async #run(key: string, { fn, retryMs }: Work): Promise<void> {

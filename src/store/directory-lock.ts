@@ -10,7 +10,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { TsnetError } from "../errors.ts";
-import { libc } from "../kernel/libc.ts";
+import { failure, libc } from "../kernel/libc.ts";
 import { storeError } from "./trouble.ts";
 
 const LOCK_EX_NB = 6;
@@ -58,8 +58,14 @@ function take(directory: string): number {
   const path = pathIn(directory);
   const fd = openLock(directory, path);
   if (flock(fd, LOCK_EX_NB) !== 0) {
+    const error = failure(`flock ${path}`);
     const holder = readFileSync(path, "utf8").trim();
     closeSync(fd);
+    if (error.errno !== "EAGAIN")
+      throw new TsnetError(
+        "store",
+        `state directory ${directory} cannot be locked (${error.message}); choose another --state-dir`,
+      );
     throw new TsnetError(
       "busy",
       `state directory ${directory} is in use by another tsnet daemon, process ${holder}`,

@@ -47,7 +47,7 @@ describe("a kernel without IPv6", () => {
   it("has containers on a bridge, with published ports, repairs them and leaves nothing", async () => {
     const before = await state();
     await attached(BRIDGE);
-    await site.driver.publish(BRIDGE.id, endpointOf(BRIDGE).id, PORTS);
+    await site.driver.ports.publish(BRIDGE.id, endpointOf(BRIDGE).id, PORTS);
     await mustPing("10.1.0.2");
     const made = await state();
     await run(["iptables", "-t", "nat", "-F"]);
@@ -63,7 +63,7 @@ describe("a kernel without IPv6", () => {
     await once(server.stdout, "data");
     await attached(BRIDGE);
     await assert.rejects(
-      site.driver.publish(BRIDGE.id, endpointOf(BRIDGE).id, PORTS),
+      site.driver.ports.publish(BRIDGE.id, endpointOf(BRIDGE).id, PORTS),
       new RegExp(`8080/tcp: the port is taken by process ${String(server.pid)} \\(perl\\)$`),
     );
     await site.driver.deleteNetwork(BRIDGE.id);

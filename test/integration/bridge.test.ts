@@ -93,7 +93,7 @@ describe("bridge backend on the kernel", () => {
     const make = async () => {
       await site.driver.createNetwork(network);
       await site.driver.createEndpoint(endpoint);
-      await site.driver.publish(network.id, endpoint.id, PORTS);
+      await site.driver.ports.publish(network.id, endpoint.id, PORTS);
     };
 
     describe(`a network that is ${kind}`, () => {
@@ -159,7 +159,7 @@ describe("bridge backend on the kernel", () => {
           const isOwnRelayed = kind !== "icc=false" && kind !== "routed" && !network.internal;
           assert.equal(others.length, isOwnRelayed ? PORTS.length : 0, rules.join("\n"));
         }
-        await site.driver.revoke(network.id, endpoint.id);
+        await site.driver.ports.revoke(network.id, endpoint.id);
         for (const family of families) assert.doesNotMatch((await ruleLines(family)).join("\n"), /--dport/);
       });
 
@@ -324,7 +324,7 @@ describe("bridge backend on the kernel", () => {
     const published = async (options: Record<string, string>) => {
       await site.driver.createNetwork({ ...network, options });
       await site.driver.createEndpoint(endpointOf(network));
-      await site.driver.publish(network.id, id(2), PORTS.slice(0, 1));
+      await site.driver.ports.publish(network.id, id(2), PORTS.slice(0, 1));
       const { ports } = site.records()[`endpoint/${network.id}/${id(2)}`] as Endpoint;
       await site.driver.deleteNetwork(network.id);
       return ports?.map(({ host }) => host?.address);
@@ -361,7 +361,7 @@ describe("bridge backend on the kernel", () => {
     const network = NETWORKS["dual stack"] ?? assert.fail();
     await site.driver.createNetwork(network);
     await site.driver.createEndpoint(endpointOf(network));
-    await site.driver.publish(network.id, id(2), PORTS);
+    await site.driver.ports.publish(network.id, id(2), PORTS);
     const { stdout } = await run(["ls", "-l", "/proc/self/fd"]);
     const sockets = stdout.split("\n").filter((line) => / ([3-9]|\d\d+) -> socket:/.test(line));
     assert.deepEqual(sockets, []);
@@ -374,7 +374,7 @@ describe("bridge backend on the kernel", () => {
       await site.driver.createNetwork(network);
       await site.driver.createEndpoint(endpointOf(network, number));
       await site.driver.join(network.id, id(number), "/run/docker/netns/x");
-      await site.driver.publish(network.id, id(number), PORTS);
+      await site.driver.ports.publish(network.id, id(number), PORTS);
       const translations = (await ruleLines(4)).filter((rule) => /-j DNAT .*:/.test(rule));
       assert.deepEqual(translations.map((rule) => rule.replace(/.* /, "")).sort(), [
         `10.1.0.${number}:53`,
@@ -403,8 +403,8 @@ describe("bridge backend on the kernel", () => {
       await site.driver.createEndpoint(endpointOf(network));
       await trackFlows();
       const left = others.map((address) => `${address} ${port}`);
-      assert.deepEqual(await leftAfter(() => site.driver.publish(network.id, id(2), ports)), left);
-      assert.deepEqual(await leftAfter(() => site.driver.revoke(network.id, id(2))), left);
+      assert.deepEqual(await leftAfter(() => site.driver.ports.publish(network.id, id(2), ports)), left);
+      assert.deepEqual(await leftAfter(() => site.driver.ports.revoke(network.id, id(2))), left);
     });
 
   it("has TCP tried again that found a port taken, but not translated", async () => {
@@ -412,7 +412,7 @@ describe("bridge backend on the kernel", () => {
     await site.driver.createNetwork(network);
     await site.driver.createEndpoint(endpointOf(network));
     await trackFlows();
-    await site.driver.publish(network.id, id(2), PORTS);
+    await site.driver.ports.publish(network.id, id(2), PORTS);
     await run(["iptables", "-w", "-t", "nat", "-F"]);
     const client = connect(8080, "10.1.0.1");
     client.on("error", () => undefined);
@@ -452,9 +452,12 @@ describe("bridge backend on the kernel", () => {
       // The folder is there, as the engine's is.
       await site.driver.join(network.id, id(number), `/proc/self/not-yet-${String(number)}`);
     }
-    await site.driver.publish(network.id, id(2), PORTS);
+    await site.driver.ports.publish(network.id, id(2), PORTS);
     const before = await ruleLines(4);
-    await assert.rejects(site.driver.publish(network.id, id(3), PORTS), /the port is taken by endpoint/);
+    await assert.rejects(
+      site.driver.ports.publish(network.id, id(3), PORTS),
+      /the port is taken by endpoint/,
+    );
     assert.deepEqual(await ruleLines(4), before);
   });
 
@@ -477,7 +480,7 @@ describe("bridge backend on the kernel", () => {
         const hostPort = 9000 + at * 100 + number;
         await site.driver.createEndpoint(endpoint);
         await site.driver.join(network.id, endpoint.id, "/run/docker/netns/x");
-        await site.driver.publish(network.id, endpoint.id, [
+        await site.driver.ports.publish(network.id, endpoint.id, [
           { protocol: "tcp", containerPort: 80, hostAddress: "", hostPort, hostPortEnd: hostPort },
         ]);
         assert.ok(await ipLink(`tsh${endpoint.id.slice(0, 12)}`));

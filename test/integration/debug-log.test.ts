@@ -45,7 +45,7 @@ describe("the log at level debug", () => {
       const joined = await shown(site.driver.join(network.id, id, "/run/docker/netns/x"));
       assert.deepEqual(joined, [`apply ${records.endpoint}`]);
 
-      const published = await shown(site.driver.publish(network.id, id, PORTS));
+      const published = await shown(site.driver.ports.publish(network.id, id, PORTS));
       if (network.internal || kind === "macvlan") assert.deepEqual(published, []);
       else
         assert.deepEqual(published, [

@@ -86,7 +86,7 @@ describe("a state directory", () => {
       createNetwork: () => site.driver.createNetwork(other),
       createEndpoint: () => site.driver.createEndpoint(endpointOf(network, 3)),
       join: () => site.driver.join(network.id, endpoint.id, "/run/docker/netns/x"),
-      publish: () => site.driver.publish(network.id, endpoint.id, PORTS),
+      publish: () => site.driver.ports.publish(network.id, endpoint.id, PORTS),
     };
 
     for (const [what, attempt] of Object.entries(attempts))
@@ -109,16 +109,20 @@ describe("a state directory", () => {
     for (const what of ["revoke", "leave"] as const)
       it(`takes nothing back in ${what} that stays on record, or all of it`, async () => {
         await site.driver.join(network.id, endpoint.id, "/run/docker/netns/x");
-        await site.driver.publish(network.id, endpoint.id, PORTS);
+        await site.driver.ports.publish(network.id, endpoint.id, PORTS);
         const published = { host: await hostState(), records: site.records() };
         fill();
-        const failure = await site.driver[what](network.id, endpoint.id).catch(reason);
+        const takeBack = () =>
+          what === "revoke"
+            ? site.driver.ports.revoke(network.id, endpoint.id)
+            : site.driver.leave(network.id, endpoint.id);
+        const failure = await takeBack().catch(reason);
         if (failure !== undefined) {
           assert.match(failure, full);
           assert.deepEqual({ host: await hostState(), records: site.records() }, published);
         }
         empty();
-        await site.driver[what](network.id, endpoint.id);
+        await takeBack();
         assert.deepEqual((await hostState()).sockets, []);
         assert.doesNotMatch((await ruleLines(4)).join("\n"), /--dport 8080/);
       });

@@ -36,8 +36,8 @@ describe("a step that fails", () => {
     const operations: Record<string, () => Promise<unknown>> = {
       createNetwork: () => site.driver.createNetwork(network),
       createEndpoint: () => site.driver.createEndpoint(endpoint),
-      publish: () => site.driver.publish(network.id, endpoint.id, PORTS),
-      revoke: () => site.driver.revoke(network.id, endpoint.id),
+      publish: () => site.driver.ports.publish(network.id, endpoint.id, PORTS),
+      revoke: () => site.driver.ports.revoke(network.id, endpoint.id),
       deleteEndpoint: () => site.driver.deleteEndpoint(network.id, endpoint.id),
       deleteNetwork: () => site.driver.deleteNetwork(network.id),
     };

@@ -103,7 +103,7 @@ describe("isolation, tried with packets where nobody else drops any", () => {
       await container(endpointOf(2)),
       await engineContainer(),
     ];
-    await site.driver.publish(id(2), id(1002), PORTS);
+    await site.driver.ports.publish(id(2), id(1002), PORTS);
     // The host is no gateway of the LAN's, but a container can make it its own.
     for (const [family, via] of [
       ["-4", "10.1.0.200"],
@@ -194,7 +194,7 @@ describe("isolation, tried with packets where nobody else drops any", () => {
       await site.driver.createNetwork(network(3, { internal: true }));
       const [beside, inside] = [await container(endpointOf(1)), await container(endpointOf(3))];
       const web = await container(endpointWith(family, 2));
-      await site.driver.publish(id(2), id(1002), PORTS);
+      await site.driver.ports.publish(id(2), id(1002), PORTS);
       const gateway = (number: number) => [
         other === 4 ? `10.${String(number)}.0.1` : `fd0${String(number)}::1`,
       ];
@@ -219,7 +219,7 @@ describe("isolation, tried with packets where nobody else drops any", () => {
       await site.driver.createNetwork(network(3, { internal: true }));
       const [web, inside] = [await container(endpointOf(2)), await container(endpointOf(3))];
       const beside = await container({ ...endpointOf(2), ...BESIDE_2, id: id(1006) });
-      await site.driver.publish(id(2), id(1002), PORTS);
+      await site.driver.ports.publish(id(2), id(1002), PORTS);
       for (const cidr of [BESIDE_2.ipv4, BESIDE_2.ipv6])
         await inside.sandbox.ip(`address add ${cidr} dev eth0 nodad noprefixroute`);
       const from = bare(BESIDE_2[`ipv${family}`]);
@@ -322,7 +322,7 @@ describe("isolation, tried with packets where nobody else drops any", () => {
     it(`keeps what ${kind} publishes from the engine's internal networks, and from no other`, async () => {
       await site.driver.createNetwork(network(2, { options }));
       const [web, engine] = [await container(endpointOf(2)), await engineContainer()];
-      await site.driver.publish(id(2), id(1002), PORTS);
+      await site.driver.ports.publish(id(2), id(1002), PORTS);
       const way = { from: engine, to: ["10.5.0.1", "fd05::1"], at: web, ports: PUBLISHED };
       assert.deepEqual(await arrivals({ way }), { way: NOT_PING });
       site.engineBridges = [{ ...DOCKER0, internal: true }];

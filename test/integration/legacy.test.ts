@@ -34,7 +34,7 @@ describe("a host whose iptables is iptables-legacy", () => {
   const make = async () => {
     await site.driver.createNetwork(network);
     await site.driver.createEndpoint(endpoint);
-    await site.driver.publish(network.id, endpoint.id, PORTS);
+    await site.driver.ports.publish(network.id, endpoint.id, PORTS);
   };
 
   it("gets its rules there, not in nf_tables, and is left as it was", async () => {

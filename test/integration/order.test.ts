@@ -50,8 +50,8 @@ for (const [kind, network] of Object.entries(KINDS))
         createNetwork: () => site.driver.createNetwork(network),
         createEndpoint: () => site.driver.createEndpoint(endpoint),
         join: () => site.driver.join(network.id, endpoint.id, SANDBOX),
-        publish: () => site.driver.publish(network.id, endpoint.id, kind === "bridge" ? ports : []),
-        revoke: () => site.driver.revoke(network.id, endpoint.id),
+        publish: () => site.driver.ports.publish(network.id, endpoint.id, kind === "bridge" ? ports : []),
+        revoke: () => site.driver.ports.revoke(network.id, endpoint.id),
         leave: () => site.driver.leave(network.id, endpoint.id),
         deleteEndpoint: () => site.driver.deleteEndpoint(network.id, endpoint.id),
         // The engine is not told whether there was one.

@@ -41,20 +41,20 @@ describe("the host's ports that a container is given", () => {
   });
 
   it("may be those of one that is deleted while they are asked for", async () => {
-    await site.driver.publish(network.id, former.id, PORTS);
+    await site.driver.ports.publish(network.id, former.id, PORTS);
     // The engine was killed, and hands the former's address out again: in order, but behind the first try.
     await Promise.all([
-      site.driver.publish(network.id, next.id, PORTS),
+      site.driver.ports.publish(network.id, next.id, PORTS),
       site.driver.createEndpoint({ ...former, id: id(4) }),
     ]);
     assert.deepEqual(await translations(), ["5353 to 10.1.0.3:53", "8080 to 10.1.0.3:80"]);
   });
 
   it("may be those that another one of the network is just giving back", async () => {
-    await site.driver.publish(network.id, former.id, PORTS);
+    await site.driver.ports.publish(network.id, former.id, PORTS);
     await Promise.all([
-      site.driver.revoke(network.id, former.id),
-      site.driver.publish(network.id, next.id, PORTS),
+      site.driver.ports.revoke(network.id, former.id),
+      site.driver.ports.publish(network.id, next.id, PORTS),
     ]);
     assert.deepEqual(await translations(), ["5353 to 10.1.0.3:53", "8080 to 10.1.0.3:80"]);
   });
@@ -62,7 +62,7 @@ describe("the host's ports that a container is given", () => {
   it("are those of a range or any that no other binding needs, in whatever order they are asked for", async () => {
     const bindings = [binding(82, 0), binding(81, 8000, 8001), binding(80, 8000)];
     for (const asked of [bindings, bindings.toReversed()]) {
-      await site.driver.publish(network.id, next.id, asked);
+      await site.driver.ports.publish(network.id, next.id, asked);
       const given = await translations();
       for (const wanted of ["8000 to 10.1.0.3:80", "8001 to 10.1.0.3:81"])
         assert.ok(given.includes(wanted), wanted);
@@ -73,7 +73,7 @@ describe("the host's ports that a container is given", () => {
   it("are not given twice to one container", async () => {
     const asked = [80, 81].map((port) => ({ ...binding(port, 8000), hostAddress: "::1" }));
     await assert.rejects(
-      site.driver.publish(network.id, next.id, asked),
+      site.driver.ports.publish(network.id, next.id, asked),
       /cannot publish \[::1\]:8000\/tcp: this container asks for it twice/,
     );
     const [everywhere, loopback] = ["", "127.0.0.1"].map((hostAddress) => ({
@@ -85,7 +85,7 @@ describe("the host's ports that a container is given", () => {
       [loopback, everywhere],
     ])
       await assert.rejects(
-        site.driver.publish(
+        site.driver.ports.publish(
           network.id,
           next.id,
           overlapping.map((one) => one ?? assert.fail()),
@@ -109,9 +109,14 @@ describe("the host's ports that a container is given", () => {
         return performance.now() - start;
       };
       const refused = await time(() =>
-        assert.rejects(site.driver.publish(network.id, next.id, [binding(80, 9050)]), /the port is taken by/),
+        assert.rejects(
+          site.driver.ports.publish(network.id, next.id, [binding(80, 9050)]),
+          /the port is taken by/,
+        ),
       );
-      const found = await time(() => site.driver.publish(network.id, next.id, [binding(80, 9000, 9100)]));
+      const found = await time(() =>
+        site.driver.ports.publish(network.id, next.id, [binding(80, 9000, 9100)]),
+      );
       assert.deepEqual(await translations(), ["9100 to 10.1.0.3:80"]);
       assert.ok(found < 20 * refused, `${String(found)} ms, and ${String(refused)} ms to refuse one`);
     } finally {
@@ -120,7 +125,7 @@ describe("the host's ports that a container is given", () => {
   });
 
   it("are told of, each with who has it, when a process took them while the daemon was down", async () => {
-    await site.driver.publish(network.id, next.id, [binding(80, 8000), binding(81, 8001)]);
+    await site.driver.ports.publish(network.id, next.id, [binding(80, 8000), binding(81, 8001)]);
     const servers = [8000, 8001].map(() => createServer());
     try {
       await site.restart(async () => {
@@ -141,15 +146,83 @@ describe("the host's ports that a container is given", () => {
     assert.deepEqual([...site.reconciler.health.degraded], []);
   });
 
+  it("stay one's that has lost them to a process, whatever address another one asks for", async () => {
+    await site.driver.ports.publish(network.id, next.id, [binding(80, 8000)]);
+    const server = createServer();
+    try {
+      await site.restart(async () => {
+        server.listen(8000, "127.0.0.2");
+        await once(server, "listening");
+      });
+      await site.reconcile();
+      const asked = { ...binding(80, 8000), hostAddress: "127.0.0.1" };
+      await assert.rejects(
+        site.driver.ports.publish(network.id, former.id, [asked]),
+        new RegExp(
+          `cannot publish 127.0.0.1:8000/tcp: the port is taken by endpoint ${next.id.slice(0, 12)}`,
+        ),
+      );
+    } finally {
+      server.close();
+    }
+    await site.reconcile();
+    assert.deepEqual([...site.reconciler.health.degraded], []);
+  });
+
+  it("are what they were when others cannot take their place, whichever step fails", async function () {
+    this.timeout(120_000);
+    // On a second network, so that there is what all ports of the container share.
+    await site.driver.createNetwork({
+      ...{ id: id(5), options: {}, internal: false },
+      ipv4: [{ subnet: "10.9.0.0/16", gateway: "10.9.0.1/16", aux: {} }],
+      ipv6: [],
+    });
+    await site.driver.createEndpoint({ network: id(5), id: id(7), ipv4: "10.9.0.2/16" });
+    await site.driver.join(id(5), id(7), `${SANDBOX}${next.id}`);
+    // One leads elsewhere, one goes, and one comes.
+    const own = [binding(81, 8001), binding(82, 8002)];
+    const others = [binding(91, 8001), binding(83, 8003)];
+    const publish = (bindings: PortBinding[]) => site.driver.ports.publish(network.id, next.id, bindings);
+    await publish(own);
+    site.faults.plan();
+    await publish(others);
+    // What cannot even be taken away cannot be put back.
+    const steps = [...site.faults.calls.entries()].filter(([, call]) => call.startsWith("apply"));
+    assert.ok(steps.length > 5);
+    await publish(own);
+    // What is put back is behind what stayed.
+    const rulesNow = async () =>
+      (await Promise.all([ruleLines(4), ruleLines(6)])).map((lines) => lines.sort());
+    const [rules, records] = [await rulesNow(), site.records()];
+    for (const [step, call] of steps)
+      for (const moment of ["before", "after"] as const) {
+        const what = `${call}, ${moment}`;
+        site.faults.plan([step, moment]);
+        await assert.rejects(publish(others), /fault (before|after) apply/, what);
+        site.faults.plan();
+        assert.deepEqual(await rulesNow(), rules, what);
+        assert.deepEqual(site.records(), records, what);
+        assert.deepEqual(await site.reconcile(), {}, what);
+        for (const port of [8001, 8002])
+          await assert.rejects(
+            site.driver.ports.publish(network.id, former.id, [binding(80, port)]),
+            new RegExp(`the port is taken by endpoint ${next.id.slice(0, 12)}`),
+            what,
+          );
+        await site.driver.ports.publish(network.id, former.id, [binding(80, 8003)]);
+        await site.driver.ports.revoke(network.id, former.id);
+      }
+  });
+
   it("have hundreds of flows of UDP looked at anew, and nobody else's", async () => {
     await trackFlows();
     const udp = [5353, 5354].map((port) => ({ ...binding(port, port), protocol: "udp" as const }));
-    await site.driver.publish(network.id, next.id, udp);
+    await site.driver.ports.publish(network.id, next.id, udp);
     const to = (address: string) => udp.map(({ hostPort: port }) => ({ address, port }));
     await sendUdp(Array.from({ length: 100 }, () => to("10.1.0.1")).flat());
     await sendUdp(to("10.1.0.9"));
     assert.equal(udpFlows([5353, 5354]).length, 202);
-    await site.driver.revoke(network.id, next.id);
+    await site.driver.ports.revoke(network.id, next.id);
     assert.deepEqual(udpFlows([5353, 5354]), ["10.1.0.9 5353", "10.1.0.9 5354"]);
   });
 
@@ -175,7 +248,7 @@ describe("the host's ports that a container is given", () => {
       [six, id(8)],
     ] as const)
       await site.driver.join(other.id, endpoint, SANDBOX);
-    await site.driver.publish(six.id, id(8), [binding(80, 8080)]);
+    await site.driver.ports.publish(six.id, id(8), [binding(80, 8080)]);
     const record = site.records()[`endpoint/${six.id}/${id(8)}`] as {
       ports: { host: { address: string } }[];
     };

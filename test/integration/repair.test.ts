@@ -189,7 +189,7 @@ describe("Reconciler", () => {
     await site.reconcile();
     await site.driver.createNetwork(network);
     await site.driver.createEndpoint(endpoint);
-    await site.driver.publish(network.id, endpoint.id, PORTS);
+    await site.driver.ports.publish(network.id, endpoint.id, PORTS);
     made = await hostState();
   });
   afterEach(async () => {
@@ -231,7 +231,7 @@ describe("Reconciler", () => {
     await site.driver.createNetwork(other);
     await site.driver.createEndpoint(container);
     const [port = assert.fail()] = PORTS;
-    await site.driver.publish(other.id, container.id, [{ ...port, hostPort: 8081, hostPortEnd: 8081 }]);
+    await site.driver.ports.publish(other.id, container.id, [{ ...port, hostPort: 8081, hostPortEnd: 8081 }]);
     assert.deepEqual(await site.reconcile(), {});
   });
 
@@ -349,7 +349,7 @@ describe("Reconciler", () => {
     await site.reconciler.start();
     const other = endpointOf(network, 3);
     await site.driver.createEndpoint(other);
-    await site.driver.publish(
+    await site.driver.ports.publish(
       network.id,
       other.id,
       PORTS.map((port) => ({
@@ -446,7 +446,7 @@ describe("Reconciler", () => {
 
   it("has what came to a published port while its rule was gone looked at anew", async () => {
     const [address, port] = ["10.1.0.1", 5353];
-    await site.driver.publish(network.id, endpoint.id, PORTS);
+    await site.driver.ports.publish(network.id, endpoint.id, PORTS);
     await site.reconciler.start();
     await trackFlows();
     // By its rules alone: the plan of an endpoint looks after that itself.

@@ -109,7 +109,7 @@ describe("a bridge with every port it can have", () => {
     await site.driver.createEndpoint(container(number));
     await site.driver.join(network.id, endpoint, `/run/docker/netns/${String(number)}`);
     const port = 20_000 + number;
-    await site.driver.publish(network.id, endpoint, [
+    await site.driver.ports.publish(network.id, endpoint, [
       { protocol: "tcp", containerPort: 80, hostAddress: "127.0.0.1", hostPort: port, hostPortEnd: port },
     ]);
   }

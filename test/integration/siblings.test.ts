@@ -44,8 +44,8 @@ describe("a container that publishes ports and is on several networks", () => {
     site.driver.join(id(number), id(1000 + number), sandbox);
   const leave = (number: number) => site.driver.leave(id(number), id(1000 + number));
   const publish = (number: number, ports: readonly PortBinding[] = PORTS) =>
-    site.driver.publish(id(number), id(1000 + number), ports);
-  const revoke = (number: number) => site.driver.revoke(id(number), id(1000 + number));
+    site.driver.ports.publish(id(number), id(1000 + number), ports);
+  const revoke = (number: number) => site.driver.ports.revoke(id(number), id(1000 + number));
 
   /** Who is hidden behind the host from which container, `from>to`; the same for both families and after a repair. */
   const hidden = async (): Promise<string[]> => {
@@ -62,6 +62,21 @@ describe("a container that publishes ports and is on several networks", () => {
     assert.deepEqual(await site.reconcile(), {});
     return v4;
   };
+
+  it("is no longer hidden from those of a network that could not be deleted to its end, but for it", async () => {
+    await join(1);
+    await publish(1);
+    await join(2);
+    assert.deepEqual(await hidden(), ["2>1"]);
+    await site.driver.createEndpoint({ network: id(2), id: id(2000), ipv4: "10.2.0.9/16" });
+    site.faults.plan([2, "before"]);
+    await assert.rejects(site.driver.deleteNetwork(id(2)), /fault before revert/);
+    assert.deepEqual(
+      site.faults.calls.slice(0, 2).map((call) => call.includes("fd02::2") || call.includes("tsh")),
+      [true, true],
+    );
+    assert.deepEqual(await hidden(), []);
+  });
 
   it("is hidden from the clients that it shares a network with, in whatever order it came to them", async () => {
     await join(1);

@@ -107,7 +107,7 @@ describe("what no record is of", () => {
     try {
       await elsewhere.driver.createNetwork({ ...lost, ipv6: [] });
       await elsewhere.driver.createEndpoint({ network: LOST, id: id(77), ipv4: "10.9.0.2/24" });
-      await elsewhere.driver.publish(LOST, id(77), PORTS);
+      await elsewhere.driver.ports.publish(LOST, id(77), PORTS);
       const before = await hostState();
       await ip(`route add 10.1.0.77/32 dev wire0 proto ${PROTOCOL}`);
       const degraded = () => site.reconciler.health.degraded.get("records") ?? "";

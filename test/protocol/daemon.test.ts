@@ -6,11 +6,13 @@ import {
   closeSync,
   existsSync,
   linkSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
   readlinkSync,
   renameSync,
   rmSync,
+  rmdirSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -18,6 +20,7 @@ import {
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "../lab/command.ts";
 import { Daemon, type Places } from "../support/daemon.ts";
 import { EngineClient, encode, head } from "../support/engine-client.ts";
@@ -113,6 +116,24 @@ describe("tsnet daemon", () => {
     daemon.signal("SIGTERM");
     assert.equal(await daemon.ended(), 0);
     assert.equal(existsSync(at.socket), false);
+  });
+
+  it("says once why it cannot listen anew, and does as soon as it can", async () => {
+    const at = { ...places("one"), socket: join(dir, "plugins/tsnet.sock") };
+    const daemon = start(at);
+    await daemon.answers(at.socket);
+    rmSync(at.socket);
+    mkdirSync(at.socket);
+    const told = () =>
+      daemon.out.split("\n").filter((line) => line.includes("the socket is gone and not back"));
+    await until("it says so", () => told().length > 0, { timeoutMs: 5000 });
+    await sleep(2500);
+    assert.deepEqual(
+      told().map((line) => (JSON.parse(line) as { reason: string }).reason),
+      [`${at.socket} is there already and is no socket; choose another --socket`],
+    );
+    rmdirSync(at.socket);
+    await until("it listens", () => activate(at.socket).catch(() => undefined), { timeoutMs: 5000 });
   });
 
   it("refuses a socket that somebody answers on, and says who that is in one line", async () => {

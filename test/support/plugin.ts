@@ -49,6 +49,7 @@ export class Plugin {
     const server = await listen(
       createServer(networkDriver(driver, NO_ORPHANS), log),
       join(dir, "tsnet.sock"),
+      log,
     );
     return new Plugin({ dir, store, server, world, lines });
   }

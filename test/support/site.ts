@@ -100,7 +100,7 @@ export class Site {
     await this.#close();
     await meanwhile();
     this.#parts = this.#build();
-    await this.driver.reservePorts();
+    await this.driver.ports.reserve();
   }
 
   /** Ends it and removes its state. What it made on the host stays. */

@@ -46,8 +46,8 @@ describe("Driver", () => {
     createNetwork: () => driver.createNetwork(NETWORK),
     createEndpoint: () => driver.createEndpoint(ENDPOINT),
     join: () => driver.join(id(1), id(2), "/run/netns/x"),
-    publish: () => driver.publish(id(1), id(2), PORTS),
-    revoke: () => driver.revoke(id(1), id(2)),
+    publish: () => driver.ports.publish(id(1), id(2), PORTS),
+    revoke: () => driver.ports.revoke(id(1), id(2)),
     leave: () => driver.leave(id(1), id(2)),
     deleteEndpoint: () => driver.deleteEndpoint(id(1), id(2)),
     deleteNetwork: async () => {
@@ -164,7 +164,7 @@ describe("Driver", () => {
     const events = world.events.length;
     const [kept, gone] = PORTS;
     assert.ok(kept && gone);
-    await driver.publish(id(1), id(2), [kept, { ...gone, hostPort: 9090, hostPortEnd: 9090 }]);
+    await driver.ports.publish(id(1), id(2), [kept, { ...gone, hostPort: 9090, hostPortEnd: 9090 }]);
     assert.deepEqual(world.events.slice(events), [
       "-port 8081 to 81/tcp of 000002",
       "+port 9090 to 81/tcp of 000002",
@@ -178,7 +178,7 @@ describe("Driver", () => {
     const other = PORTS.map((port, index) =>
       index === 1 ? { ...port, hostPort: 9090, hostPortEnd: 9090 } : port,
     );
-    await assert.rejects(driver.publish(id(1), id(2), other));
+    await assert.rejects(driver.ports.publish(id(1), id(2), other));
     assert.deepEqual(contents(), before);
   });
 
@@ -186,8 +186,8 @@ describe("Driver", () => {
     await driver.createNetwork({ ...NETWORK, internal: true });
     await driver.createEndpoint(ENDPOINT);
     const before = contents();
-    await driver.publish(id(1), id(2), PORTS);
-    await driver.publish(id(1), id(2), []);
+    await driver.ports.publish(id(1), id(2), PORTS);
+    await driver.ports.publish(id(1), id(2), []);
     assert.deepEqual(contents(), before);
   });
 
@@ -216,7 +216,7 @@ describe("Driver", () => {
     const before = contents();
     await driver.createEndpoint(ENDPOINT);
     await driver.join(id(1), id(2), "/run/docker/netns/1");
-    await driver.publish(id(1), id(2), PORTS);
+    await driver.ports.publish(id(1), id(2), PORTS);
     await driver.createEndpoint({ ...ENDPOINT, id: id(3) });
     assert.deepEqual(
       store.list("endpoint/").map(({ key }) => key),
@@ -259,7 +259,7 @@ describe("Driver", () => {
     it(`gives an address to one of two that get it at once, ${before} requests after another one`, async () => {
       await driver.createNetwork(NETWORK);
       const both = [2, 3].map((number) => ({ ...ENDPOINT, id: id(number) }));
-      const others = Array.from({ length: before }, () => driver.revoke(id(1), id(2)));
+      const others = Array.from({ length: before }, () => driver.ports.revoke(id(1), id(2)));
       await Promise.all([...others, ...both.map((endpoint) => driver.createEndpoint(endpoint))]);
       const keys = store.list("endpoint/").map(({ key }) => key);
       assert.equal(keys.length, 1);
@@ -322,7 +322,7 @@ describe("Driver", () => {
       );
     });
 
-    it("is refused when that one is still being made, however long that takes", async () => {
+    it("is refused when that one is still being made, however long that takes, and just after", async () => {
       known = [];
       const create = await started(3000);
       await driver.deleteNetwork(id(1));
@@ -337,6 +337,7 @@ describe("Driver", () => {
         world.pause = () => Promise.resolve();
         goOn();
         await first;
+        await assert.rejects(create(), /^TakenError: it is taken$/);
       } finally {
         mock.timers.reset();
       }
@@ -367,7 +368,7 @@ describe("Driver", () => {
     const started = async (ageMs: number, knowsEndpoint: () => Promise<boolean>) => {
       await driver.createNetwork(NETWORK);
       await driver.createEndpoint(ENDPOINT);
-      await driver.publish(id(1), id(2), bindings);
+      await driver.ports.publish(id(1), id(2), bindings);
       await driver.createEndpoint({ ...ENDPOINT, id: id(3), ipv4: "10.1.0.3/16" });
       for (const { key, value } of store.list(""))
         store.put(key, { ...(value as object), createdAt: Date.now() - ageMs });
@@ -384,7 +385,7 @@ describe("Driver", () => {
 
     it("is published, when the engine has forgotten that one", async () => {
       const state = await started(3000, () => Promise.resolve(false));
-      await driver.publish(id(1), id(3), bindings);
+      await driver.ports.publish(id(1), id(3), bindings);
       assert.equal(state.endpoint(id(1), id(2))?.ports, undefined);
       assert.equal(state.endpoint(id(1), id(3))?.ports?.length, 1);
     });
@@ -397,7 +398,7 @@ describe("Driver", () => {
       it(`is refused when ${when}`, async () => {
         await started(ageMs, knows);
         const before = contents();
-        await assert.rejects(driver.publish(id(1), id(3), bindings), /it is taken/);
+        await assert.rejects(driver.ports.publish(id(1), id(3), bindings), /it is taken/);
         assert.deepEqual(contents(), before);
       });
   });

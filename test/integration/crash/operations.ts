@@ -64,13 +64,13 @@ export async function perform(driver: Driver, kind: Kind, operation: Operation):
       );
       return;
     case "publish":
-      await driver.publish(...ids, PORTS);
+      await driver.ports.publish(...ids, PORTS);
       return;
     case "publish others":
-      await driver.publish(...ids, OTHERS);
+      await driver.ports.publish(...ids, OTHERS);
       return;
     case "revoke":
-      await driver.revoke(...ids);
+      await driver.ports.revoke(...ids);
       return;
     case "leave":
       await driver.leave(...ids);

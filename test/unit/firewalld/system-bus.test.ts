@@ -4,11 +4,20 @@ import { type Server, type Socket, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { encodeCall } from "../../../src/firewalld/dbus-message.ts";
+import { Firewalld } from "../../../src/firewalld/firewalld.ts";
+import { memoryLog } from "../../support/log.ts";
 import { until } from "../../support/until.ts";
 import { SystemBus } from "../../../src/firewalld/system-bus.ts";
 
 /** The answer to Hello: a return of call 1, without a body. */
 const WELCOME = Buffer.from("6c02000100000000010000000800000005017500" + "01000000", "hex");
+/** The answers to Hello and to the call behind it: errors, without a body. */
+const [REFUSED, REFUSED_NEXT] = [1, 2].map((serial) => {
+  const answer = Buffer.from(WELCOME);
+  answer.writeUInt8(3, 1);
+  answer.writeUInt32LE(serial, 20);
+  return answer;
+});
 const SIGNAL = 4;
 
 describe("SystemBus", () => {
@@ -46,6 +55,25 @@ describe("SystemBus", () => {
     await until("the second one", () => heard.length > 0);
     assert.deepEqual(heard, ['Whole ["x"]']);
   });
+
+  for (const [what, answers] of Object.entries({
+    "takes nobody": [REFUSED],
+    "has no room for what is asked of it": [WELCOME, REFUSED_NEXT],
+  }))
+    it(`keeps no connection to a bus that ${what}`, async () => {
+      const ended = new Promise((resolve) => {
+        server.once("connection", (socket) => {
+          socket.write("OK 1f\r\n");
+          // Each once it was asked for.
+          for (const [index, answer] of answers.entries())
+            setTimeout(() => socket.write(answer ?? assert.fail()), 50 * (1 + index));
+          socket.once("close", resolve).resume();
+        });
+      });
+      const firewalld = new Firewalld(memoryLog().log, join(dir, "bus"));
+      await ended;
+      firewalld.close();
+    });
 
   it("leaves where somebody sends more than anybody needs to say", async () => {
     const large = signal("Large", "a");

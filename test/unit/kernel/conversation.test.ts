@@ -90,6 +90,26 @@ describe("Conversation", () => {
     }
   });
 
+  it("asks another program once one is ended, though that had just answered", async () => {
+    const shell = converse("sh");
+    const clock = new StoppedClock();
+    try {
+      await shell.ask(`echo "${DONE}"\n`);
+      const [first, second] = [
+        shell.ask(`sleep 0.2; echo "${DONE}"\n`),
+        shell.ask(`echo two; echo "${DONE}"\n`),
+      ];
+      const ended = first.catch(() => "");
+      // The answer is in the pipe, and nobody here has read it.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
+      await clock.pass(30_000);
+      await ended;
+      assert.equal(await second, "two\n");
+    } finally {
+      clock.release();
+    }
+  });
+
   // As without memory, Node throws instead of telling later: an argument has at most 128 KiB (execve(2)).
   it("rejects each question where the program cannot even be tried", async () => {
     const shell = converse("sh", "x".repeat(1 << 18));

@@ -57,6 +57,17 @@ describe("Schedule", () => {
     assert.equal(began.length, 3);
   });
 
+  it("does nothing beside what it was told to begin at once", async () => {
+    const done = schedule.now("a", work("first"));
+    schedule.soon("a", 100, work("next"));
+    await clock.pass(1000);
+    assert.deepEqual(began, ["first"]);
+    end[0]?.();
+    await done;
+    await clock.pass(100);
+    assert.deepEqual(began, ["first", "next"]);
+  });
+
   it("tries again what failed a second later, or when it was asked for before that", async () => {
     schedule.soon("a", 0, work("first"));
     await clock.pass(0);
