@@ -285,7 +285,7 @@ export class Driver {
 
   /** The network's rules were not these, and are again. */
   async onRules(network: Network): Promise<void> {
-    await this.#backend(network).onRules?.(this.#state.endpoints(network.id));
+    await this.#backend(network).onRules?.(network, this.#state.endpoints(network.id));
   }
 
   /** Links of the host's that the network sits on, nearest first. */

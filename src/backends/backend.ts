@@ -53,7 +53,7 @@ export interface Backend<O = unknown, F = unknown> {
   /** The container is leaving: the engine is about to take its link away. */
   onLeave?(endpoint: Endpoint): void;
   /** The rules were not what {@link rules} says, and are again: what came meanwhile is looked at anew. */
-  onRules?(endpoints: readonly Endpoint[]): Promise<void>;
+  onRules?(network: Network<O, F>, endpoints: readonly Endpoint[]): Promise<void>;
   /** Whether the container that joined has gone without a word: its sandbox is no more. */
   isGone?(endpoint: Endpoint): Promise<boolean>;
   /**

@@ -6,6 +6,7 @@ import { FAMILIES, type Family } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Knowledge } from "../knowledge.ts";
 import { BRIDGE_PORTS, adoptedBridge, bridgeAddress, bridgeLink, vethPair } from "../steps/bridge.ts";
+import type { Border } from "../kernel/conntrack.ts";
 import { isRemoved } from "../kernel/sandbox.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
 import { ownFlows } from "../steps/flows.ts";
@@ -225,10 +226,15 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       this.rules(network, endpoints),
     );
     if (missing.length + extra.length > 0)
-      await this.onRules(endpoints.filter((endpoint) => endpoint.sandbox === sandbox));
+      await this.#forgetPorts(endpoints.filter((endpoint) => endpoint.sandbox === sandbox));
   }
 
-  async onRules(endpoints: readonly Endpoint[]): Promise<void> {
+  async onRules(network: BridgeNet, endpoints: readonly Endpoint[]): Promise<void> {
+    this.#host.flows.forgetStrays(bordersOf(network));
+    await this.#forgetPorts(endpoints);
+  }
+
+  async #forgetPorts(endpoints: readonly Endpoint[]): Promise<void> {
     await Promise.all(endpoints.map((endpoint) => this.#publisher.forget(endpoint)));
   }
 
@@ -317,6 +323,17 @@ function bridgeSysctls(name: string, ipv6: boolean, forwards: readonly Family[])
     // A host that forwards may say of new links that they do not (conf/default/forwarding).
     ...forwards.map((family) => sysctl(`net/ipv${family}/conf/${name}/forwarding`, "1")),
   ];
+}
+
+/** What conntrack can tell of each subnet: what the outside reaches without translation has no such border. */
+function bordersOf(network: BridgeNet): Border[] {
+  const { internal, options } = network;
+  return FAMILIES.flatMap((family) => {
+    const translates =
+      options["com.docker.network.bridge.enable_ip_masquerade"] && modeOf(network, family) === "nat";
+    const subnets = internal || translates ? pools(network, family).map(({ subnet }) => subnet) : [];
+    return subnets.filter((subnet) => !isAny(subnet)).map((subnet) => ({ subnet, closed: internal }));
+  });
 }
 
 function rulesOf(network: BridgeNet): Rule[] {

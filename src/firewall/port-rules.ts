@@ -11,7 +11,7 @@ import {
 } from "../ip.ts";
 import type { Admitted } from "../kernel/socket-filter.ts";
 import type { Protocol } from "../model.ts";
-import { CHAINS, PUBLISHED } from "./layout.ts";
+import { CHAINS, NOT_PUBLISHED, PUBLISHED } from "./layout.ts";
 import { type Chain, type FamilyRule, type MakeRule, type Rule, ruleMaker } from "./rule.ts";
 
 /** What the rules of a published port depend on, for one family. */
@@ -158,11 +158,10 @@ export function returnRules(
   ];
 }
 
-/** The bridge takes loopback addresses in answers (route_localnet); nothing else may come in by that. */
+/** The bridge takes loopback addresses in answers of published ports (route_localnet); nothing else may come in by that. */
 function loopbackGuards(bridge: string, rule: MakeRule): Rule[] {
-  const unknown = "-m conntrack ! --ctstate RELATED,ESTABLISHED";
   return [
-    rule(CHAINS.input, `-d ${LOOPBACK[4]} -i ${bridge} ${unknown}`, "DROP"),
+    rule(CHAINS.input, `-d ${LOOPBACK[4]} -i ${bridge} ${NOT_PUBLISHED}`, "DROP"),
     rule(CHAINS.input, `-s ${LOOPBACK[4]} -i ${bridge}`, "DROP"),
     rule(CHAINS.closed, `-s ${LOOPBACK[4]} -i ${bridge}`, "DROP"),
   ];

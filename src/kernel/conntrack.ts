@@ -1,6 +1,6 @@
 import { Protocol } from "netlink";
 import { isErrno } from "../errors.ts";
-import { FAMILIES, type Family, UNSPECIFIED, formatIp, ipBytes, parseIp } from "../ip.ts";
+import { FAMILIES, type Family, UNSPECIFIED, bare, formatIp, ipBytes, parseCidr, parseIp } from "../ip.ts";
 import { AF } from "./libc.ts";
 import { Attributes, type NetlinkMessage, bytes, nest, u32, u8 } from "./netlink-message.ts";
 import { NetlinkSocket } from "./netlink-socket.ts";
@@ -47,33 +47,46 @@ export interface ServedPort {
   readonly port: number;
 }
 
+/** A network's border, and what may cross it. */
+export interface Border {
+  /** Network address with prefix length. */
+  readonly subnet: string;
+  /** Nothing may. Else whatever does is translated, but for what the host itself has to do with. */
+  readonly closed: boolean;
+}
+
 /** An address as the kernel has it, a character for each byte: there may be hundreds of thousands of flows. */
 type Raw = string;
 
 /** A flow as the kernel lists it. */
 interface Flow {
   readonly protocol: number;
-  /** Where its first packet was sent to. */
+  /** Where its first packet came from. */
+  readonly source: Raw;
+  /** Where that was sent to. */
   readonly address: Raw;
   readonly port: number;
   /** Those who speak in it. */
   readonly ends: readonly Raw[];
   readonly answered: boolean;
+  readonly translated: boolean;
   readonly message: Buffer;
 }
 
 /** What a look at the flows of a family is for. */
 interface Unwanted {
-  readonly ports: readonly ServedPort[];
+  readonly ports: ServedPort[];
   /** Bare. */
-  readonly ends: readonly string[];
+  readonly ends: string[];
+  readonly borders: Border[];
 }
 
 /**
  * Makes the kernel forget flows, so that their next packet is looked at anew. A flow is translated as its first packet
  * was: a client that never stops sending UDP stays with the container that had the port before; one whose first packet
- * of TCP came when a port was taken, but not translated yet, never gets an answer however often it tries; and whoever
- * had to do with a container speaks to the next one that has its address.
+ * of TCP came when a port was taken, but not translated yet, never gets an answer however often it tries; whoever
+ * had to do with a container speaks to the next one that has its address; and what has crossed a network's border while
+ * somebody had flushed the rules goes on doing so, or on trying.
  *
  * They are listed and picked out here. The kernel itself would delete by port alone, and so the flows of everybody that
  * merely pass through the host to another machine's port: by address its filter cannot tell what is the host's, and for
@@ -86,7 +99,7 @@ export class Conntrack {
    * What the next look is for. One takes the kernel some 10 ms, however few flows there are, so there is one for all
    * who wait.
    */
-  #next: { readonly ports: ServedPort[]; readonly ends: string[]; readonly done: Promise<void> } | undefined;
+  #next: (Unwanted & { readonly done: Promise<void> }) | undefined;
   #last: Promise<void> = Promise.resolve();
   /** Bare addresses whose flows are to be forgotten, but nobody has begun to. */
   readonly #left = new Set<string>();
@@ -104,7 +117,12 @@ export class Conntrack {
    * success.
    */
   async forget(ports: readonly ServedPort[]): Promise<void> {
-    if (ports.length > 0) await this.#with({ ports, ends: [] });
+    if (ports.length > 0) await this.#with({ ports });
+  }
+
+  /** Forgets what has crossed borders and should not have, as it did. What fails the kernel forgets some time anyway. */
+  forgetStrays(borders: readonly Border[]): void {
+    if (borders.length > 0) this.#with({ borders }).catch(() => undefined);
   }
 
   /**
@@ -138,7 +156,7 @@ export class Conntrack {
     const ends = [...this.#left];
     this.#left.clear();
     // What fails the kernel forgets some time anyway.
-    const gone = this.#with({ ports: [], ends })
+    const gone = this.#with({ ends })
       .catch(() => undefined)
       .then(() => {
         for (const end of ends) if (this.#going.get(end) === gone) this.#going.delete(end);
@@ -146,15 +164,20 @@ export class Conntrack {
     for (const end of ends) this.#going.set(end, gone);
   }
 
-  #with({ ports, ends }: Unwanted): Promise<void> {
+  #with({
+    ports = [],
+    ends = [],
+    borders = [],
+  }: { readonly [K in keyof Unwanted]?: Readonly<Unwanted[K]> }): Promise<void> {
     this.#next ??= this.#queue();
     this.#next.ports.push(...ports);
     this.#next.ends.push(...ends);
+    this.#next.borders.push(...borders);
     return this.#next.done;
   }
 
-  #queue(): { ports: ServedPort[]; ends: string[]; done: Promise<void> } {
-    const unwanted = { ports: [] as ServedPort[], ends: [] as string[] };
+  #queue(): Unwanted & { done: Promise<void> } {
+    const unwanted: Unwanted = { ports: [], ends: [], borders: [] };
     const done = this.#last.then(() => {
       this.#next = undefined;
       return this.#forgetNow(unwanted);
@@ -163,37 +186,35 @@ export class Conntrack {
     return { ...unwanted, done };
   }
 
-  async #forgetNow({ ports, ends }: Unwanted): Promise<void> {
+  async #forgetNow({ ports, ends, borders }: Unwanted): Promise<void> {
     for (const family of FAMILIES) {
       const isOf = (address: string) => parseIp(address).family === family;
-      const own = { ports: ports.filter(({ address }) => isOf(address)), ends: ends.filter(isOf) };
+      const own = {
+        ports: ports.filter(({ address }) => isOf(address)),
+        ends: ends.filter(isOf),
+        borders: borders.filter(({ subnet }) => isOf(bare(subnet))),
+      };
       // As on a host that has just started.
       const isIdle = readSysctl("net/netfilter/nf_conntrack_count") === "0";
-      if (own.ports.length + own.ends.length > 0 && !isIdle) await this.#forgetOf(family, own);
+      if (Object.values(own).some(({ length }) => length > 0) && !isIdle) await this.#forgetOf(family, own);
     }
   }
 
-  async #forgetOf(family: Family, { ports, ends }: Unwanted): Promise<void> {
-    const gone = new Set(ends.map(rawOf));
-    const asked = new Set(
-      ports.map(({ protocol, address, port }) => keyOf(NUMBER[protocol], rawOf(address), port)),
-    );
-    const any = rawOf(UNSPECIFIED[family]);
-    const isGone = (flow: Flow) => flow.ends.some((address) => gone.has(address));
-    const isStale = ({ protocol, answered }: Flow) => protocol === NUMBER.udp || !answered;
-    const isFor = (flow: Flow, address: Raw) =>
-      isStale(flow) && asked.has(keyOf(flow.protocol, address, flow.port));
-    const isForAny = (flow: Flow) => isFor(flow, any);
-    const candidates = await this.#flows(
-      gone.size > 0 ? [allOf(family)] : listsOf(family, ports),
-      (flow) => isGone(flow) || isFor(flow, flow.address) || isForAny(flow),
-    );
-    const local = await this.#localOf(candidates.filter(isForAny));
-    const meant = candidates.filter(
-      (flow) => isGone(flow) || isFor(flow, flow.address) || local.has(flow.address),
-    );
+  async #forgetOf(family: Family, unwanted: Unwanted): Promise<void> {
+    const { ports, ends, borders } = unwanted;
+    const lists = ends.length + borders.length > 0 ? [allOf(family)] : listsOf(family, ports);
+    const charge = chargeOf(family, unwanted);
+    const flows = await this.#flows(lists, (flow) => charge(flow) !== undefined);
+    const charges = new Map(flows.map((flow) => [flow, charge(flow)]));
+    const local = await this.#localOf([...charges.values()].flatMap((one) => one?.address ?? []));
+    const isMeant = (flow: Flow) => {
+      const { address, local: mustBe } = charges.get(flow) ?? {};
+      return address === undefined || local.has(address) === mustBe;
+    };
     await Promise.all(
-      meant.map(({ message }) => known(this.#socket.request("conntrack -D", CT_DELETE, 0, nameOf(message)))),
+      flows
+        .filter(isMeant)
+        .map(({ message }) => known(this.#socket.request("conntrack -D", CT_DELETE, 0, nameOf(message)))),
     );
   }
 
@@ -208,16 +229,56 @@ export class Conntrack {
     return flows;
   }
 
-  /** Those of the flows' destinations that are the host's. */
-  async #localOf(flows: readonly Flow[]): Promise<Set<Raw>> {
-    const addresses = [...new Set(flows.map(({ address }) => address))];
+  /** Those of the addresses that are the host's. */
+  async #localOf(all: readonly Raw[]): Promise<Set<Raw>> {
+    const addresses = [...new Set(all)];
     const are = await Promise.all(addresses.map((raw) => this.#isLocal(formatIp(Buffer.from(raw, RAW)))));
     return new Set(addresses.filter((_, index) => are[index]));
   }
 }
 
+/** Why a flow is unwanted: if an address is the host's, or if it is not. Without one it is whatever that is. */
+interface Charge {
+  readonly address?: Raw;
+  readonly local?: boolean;
+}
+
+/** Tells why a flow of a family is unwanted, if it is. */
+function chargeOf(family: Family, { ports, ends, borders }: Unwanted): (flow: Flow) => Charge | undefined {
+  const gone = new Set(ends.map(rawOf));
+  const asked = new Set(
+    ports.map(({ protocol, address, port }) => keyOf(NUMBER[protocol], rawOf(address), port)),
+  );
+  const any = rawOf(UNSPECIFIED[family]);
+  const insides = borders.map(({ subnet, closed }) => ({ isInside: insideOf(subnet), closed }));
+  const isFor = ({ protocol, answered, port }: Flow, address: Raw) =>
+    (protocol === NUMBER.udp || !answered) && asked.has(keyOf(protocol, address, port));
+  return (flow) => {
+    const { ends, source, address, translated } = flow;
+    if (ends.some((end) => gone.has(end)) || isFor(flow, address)) return {};
+    if (insides.some(({ isInside, closed }) => closed && ends.some(isInside))) return {};
+    if (isFor(flow, any)) return { address, local: true };
+    const crossed = translated
+      ? undefined
+      : insides.find(({ isInside }) => isInside(source) !== isInside(address));
+    return crossed && { address: crossed.isInside(source) ? address : source, local: false };
+  };
+}
+
 function rawOf(address: string): Raw {
   return ipBytes(address).toString(RAW);
+}
+
+/** Tells whether an address is in a subnet. */
+function insideOf(subnet: string): (address: Raw) => boolean {
+  const { address, length } = parseCidr(subnet);
+  const network = rawOf(address);
+  const whole = length >> 3;
+  const rest = 8 - (length & 7);
+  const start = network.slice(0, whole);
+  return (one) =>
+    one.startsWith(start) &&
+    (rest === 8 || one.charCodeAt(whole) >> rest === network.charCodeAt(whole) >> rest);
 }
 
 function keyOf(protocol: number, address: Raw, port: number): string {
@@ -277,14 +338,16 @@ function parseFlow(message: Buffer): Flow | undefined {
   const original = found.nest(CTA.TUPLE_ORIG);
   const proto = original.nest(CTA_TUPLE.PROTO);
   const [source, address] = addressesOf(original, family);
-  const [replySource] = addressesOf(found.nest(CTA.TUPLE_REPLY), family);
+  const [replySource, replyAddress] = addressesOf(found.nest(CTA.TUPLE_REPLY), family);
   if (source === undefined || address === undefined || replySource === undefined) return undefined;
   return {
     protocol: proto.u8(CTA_PROTO.NUM) ?? 0,
+    source,
     address,
     port: proto.get(CTA_PROTO.DST_PORT)?.readUInt16BE() ?? 0,
     ends: [source, address, replySource],
     answered: (found.u32(CTA.STATUS) & SEEN_REPLY) !== 0,
+    translated: replySource !== address || replyAddress !== source,
     message,
   };
 }

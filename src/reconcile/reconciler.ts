@@ -145,8 +145,9 @@ export class Reconciler {
     await attempt(() => this.#bridges());
     await this.#abreast.each(this.#state.networks(), ({ id }) =>
       attempt(async () => {
-        await this.#whole(id);
-        await this.#rules.network(id);
+        const found = await this.#network(id);
+        await this.#endpoints(id);
+        await this.#rules.network(id, found);
       }),
     );
     this.#host.links.forget();

@@ -74,13 +74,17 @@ export class RuleRepair {
     }
   }
 
-  /** Puts a network's rules right. */
-  async network(id: string): Promise<void> {
-    if (!(await this.#network(id))) this.#schedule.later(KEY, () => this.#look());
+  /**
+   * Puts a network's rules right.
+   *
+   * @param found something of its plan was not as it should be: rules, perhaps
+   */
+  async network(id: string, found: boolean): Promise<void> {
+    if (!(await this.#network(id, found))) this.#schedule.later(KEY, () => this.#look());
   }
 
   /** @returns false if it could not be done: whatever is wrong with them, the other networks must have theirs */
-  async #network(id: string): Promise<boolean> {
+  async #network(id: string, found = false): Promise<boolean> {
     return await this.#driver.exclusively(id, async () => {
       const network = this.#state.network(id);
       if (!network) return true;
@@ -89,7 +93,7 @@ export class RuleRepair {
         const { missing, extra } = await this.#firewall.repair(ruleComment(id), wanted);
         for (const rule of missing) this.#health.repaired("rules", rule);
         for (const rule of extra) this.#health.repaired("orphan", `rule ${rule}`);
-        if (missing.length + extra.length > 0) await this.#driver.onRules(network);
+        if (found || missing.length + extra.length > 0) await this.#driver.onRules(network);
         this.#report(id, "");
         return true;
       } catch (error) {

@@ -45,8 +45,8 @@ export class Faults {
         await backend.onSiblings?.(network, endpoints, sandbox);
       },
       onLeave: (endpoint) => backend.onLeave?.(endpoint),
-      onRules: async (endpoints) => {
-        await backend.onRules?.(endpoints);
+      onRules: async (network, endpoints) => {
+        await backend.onRules?.(network, endpoints);
       },
       rules: (network, endpoints) => backend.rules(network, endpoints),
     };

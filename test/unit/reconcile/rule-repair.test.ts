@@ -70,7 +70,7 @@ describe("RuleRepair", () => {
     for (let minute = 0; minute < 2; minute++) {
       await assert.rejects(rules.settle(), /no/);
       // Their own rules are there, but are worth nothing.
-      for (const network of NETWORKS) await rules.network(network);
+      for (const network of NETWORKS) await rules.network(network, false);
       assert.deepEqual(
         [...health.degraded],
         OWNERS.map((owner) => [owner, "no"]),
@@ -79,7 +79,7 @@ describe("RuleRepair", () => {
     assert.equal(lines.length, NETWORKS.length);
     settle = () => [];
     await rules.settle();
-    for (const network of NETWORKS) await rules.network(network);
+    for (const network of NETWORKS) await rules.network(network, false);
     assert.deepEqual([...health.degraded], []);
   });
 
@@ -87,7 +87,7 @@ describe("RuleRepair", () => {
     repair = (comment) => {
       if (comment === `tsnet-${id(1).slice(0, 12)}`) throw new Error("no");
     };
-    await rules.network(id(1));
+    await rules.network(id(1), false);
     for (const ms of [1000, 1000, 2000, 4000]) {
       const before = looks;
       await clock.pass(ms - 1);
@@ -109,7 +109,7 @@ describe("RuleRepair", () => {
     repair = () => {
       throw new Error("no");
     };
-    await rules.network(id(1));
+    await rules.network(id(1), false);
     repair = () => undefined;
     settle = () => ["mangle -I FORWARD 1 -j TSNET-ISOLATION"];
     await clock.pass(1000);
@@ -136,7 +136,7 @@ describe("RuleRepair", () => {
     repair = () => {
       throw new Error("no");
     };
-    await rules.network(id(1));
+    await rules.network(id(1), false);
     await clock.pass(1000);
     assert.deepEqual([...health.degraded.keys()].sort(), [...OWNERS].sort());
     assert.equal(errors().filter((msg) => msg.startsWith("repair failed")).length, 1);
