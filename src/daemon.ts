@@ -70,8 +70,10 @@ export async function daemon(config: Config): Promise<void> {
   const onSignal = (signal: string) => {
     stopping ??= stop(signal);
   };
-  process.once("SIGTERM", onSignal).once("SIGINT", onSignal);
-  log.info({ socket: config.socket, networks: state.networks().length }, "listening");
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"]) process.once(signal, onSignal);
+  // Node would open its debugger, to whoever is on this machine.
+  process.on("SIGUSR1", () => undefined);
+  log.info({ socket: server.path, networks: state.networks().length }, "listening");
   try {
     tellReady();
   } catch (error) {
@@ -117,7 +119,10 @@ function build(config: Config, lock: DirectoryLock, log: Logger) {
     await firewall.forwarding.onEngine();
     return again;
   };
-  const watch = new EngineWatch(engine, compare, log);
+  const tellOfEngine = (trouble: string) => {
+    reconciler.health.report("engine", trouble);
+  };
+  const watch = new EngineWatch(engine, compare, tellOfEngine, log);
   const close = async () => {
     announcer.stop();
     await store.close();

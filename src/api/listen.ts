@@ -1,4 +1,4 @@
-import { lstatSync, mkdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, rmSync, statSync } from "node:fs";
 import type { Server } from "node:http";
 import { type Server as Door, type Socket, connect, createServer as createDoor } from "node:net";
 import { dirname } from "node:path";
@@ -23,12 +23,15 @@ const LOOK_MS = 1000;
 
 /** A server that listens. */
 export interface Listening {
+  /** Of the socket. */
+  readonly path: string;
   /** Stops listening, lets requests in flight finish, and closes. */
   close(): Promise<void>;
 }
 
 /**
- * Has a server listen on the socket that systemd passed, or on a path of its own. A stale socket file is replaced.
+ * Has a server listen on the socket that systemd passed, or on a path of its own. A stale socket file is replaced; a
+ * passed socket whose file somebody has deleted reaches nobody, so there is a new one at its path.
  *
  * @throws {TsnetError} that says who holds the path, if somebody answers there, or that it is no socket
  */
@@ -38,27 +41,34 @@ export async function listen(server: Server, path: string, log: Logger): Promise
   server.requestTimeout = 0;
   // Nor one that it opened to have it at hand.
   server.headersTimeout = 0;
-  const listening = new Closable(server);
   const passed = passedSocket();
-  if (passed) {
+  if (passed?.path === "")
+    throw new InvalidError(
+      `the socket that the service manager passed has no path; its unit needs ListenStream=${path}`,
+    );
+  const listening = new Closable(server, passed?.path ?? path);
+  if (passed && existsSync(passed.path)) {
     mustBePrivate(passed.path);
     await opened(server, () => server.listen({ fd: passed.fd }, BACKLOG));
-    return listening;
+  } else {
+    if (passed) log.warn({ socket: passed.path }, "the passed socket's file is gone; listening anew");
+    await removeStale(listening.path);
+    await openedAt(server, listening.path);
   }
-  await removeStale(path);
-  await openedAt(server, path);
-  listening.keep(path, log);
+  listening.keep(log);
   return listening;
 }
 
 class Closable implements Listening {
+  readonly path: string;
   readonly #server: Server;
   /** Where connections come in. */
   readonly #doors: Door[];
   readonly #connections = new Set<Socket>();
   #look: NodeJS.Timeout | undefined;
 
-  constructor(server: Server) {
+  constructor(server: Server, path: string) {
+    this.path = path;
     this.#server = server;
     this.#doors = [server];
     server.on("connection", (connection) => {
@@ -72,13 +82,14 @@ class Closable implements Listening {
    * socket in its place that nobody listens on: an engine that starts finds the plugin by it alone. Why that cannot be
    * is told once.
    */
-  keep(path: string, log: Logger): void {
+  keep(log: Logger): void {
+    const { path } = this;
     let file = inodeOf(path);
     let told = "";
     const look = async () => {
       try {
         if (inodeOf(path) === file) return;
-        await this.#reopen(path);
+        await this.#reopen();
         file = inodeOf(path);
         told = "";
       } catch (error) {
@@ -93,12 +104,12 @@ class Closable implements Listening {
     this.#look = setInterval(() => void look(), LOOK_MS).unref();
   }
 
-  async #reopen(path: string): Promise<void> {
-    await removeStale(path);
+  async #reopen(): Promise<void> {
+    await removeStale(this.path);
     const door = createDoor({ allowHalfOpen: true }, (connection) => {
       this.#server.emit("connection", connection);
     });
-    await openedAt(door, path);
+    await openedAt(door, this.path);
     this.#doors.push(door);
   }
 

@@ -32,15 +32,15 @@ export function query(
  * Asks the daemon.
  *
  * @param socket where the daemon listens
- * @throws {TsnetError} that says how to start one, if none answers
+ * @throws {TsnetError} that says what to do, if none answers
  */
 async function ask(socket: string, path: string): Promise<unknown> {
   const { status, body } = await get(socket, path).catch((cause: unknown) => {
-    throw new TsnetError(
-      "busy",
-      `no tsnet daemon at ${socket}: ${reason(cause)}; is \`tsnet daemon\` running?`,
-      { cause },
-    );
+    const isDenied = ["EACCES", "EPERM"].includes((cause as NodeJS.ErrnoException).code ?? "");
+    const why = isDenied
+      ? `permission denied to ask the daemon at ${socket}; run this as root`
+      : `no tsnet daemon at ${socket}: ${reason(cause)}; is \`tsnet daemon\` running?`;
+    throw new TsnetError("busy", why, { cause });
   });
   try {
     if (status === 200) return JSON.parse(body);

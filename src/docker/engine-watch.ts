@@ -5,6 +5,8 @@ import type { Engine } from "./engine.ts";
 
 /** Milliseconds until an engine that does not answer is tried again. */
 const RETRY_MS = 1000;
+/** Milliseconds after which that is told of: one that starts when the machine does takes some. */
+const PATIENCE_MS = 30_000;
 /** Milliseconds between two comparisons with the same engine. */
 const INTERVAL_MS = 60_000;
 
@@ -15,22 +17,31 @@ const INTERVAL_MS = 60_000;
 export class EngineWatch {
   readonly #engine: Pick<Engine, "live">;
   readonly #compare: (end: AbortSignal) => Promise<number | undefined>;
+  readonly #report: (trouble: string) => void;
   readonly #log: Logger;
+  /** Since when it fails, by performance.now(). */
+  #since: number | undefined;
   readonly #stopping = new AbortController();
   #running: Promise<void> = Promise.resolve();
 
-  /** @param compare resolves to the milliseconds after which it has more to say, if that is soon */
+  /**
+   * @param compare resolves to the milliseconds after which it has more to say, if that is soon
+   * @param report is told why no engine can be asked, once that has been so for a while, and an empty text when one can
+   */
   constructor(
     engine: Pick<Engine, "live">,
     compare: (end: AbortSignal) => Promise<number | undefined>,
+    report: (trouble: string) => void,
     log: Logger,
   ) {
     this.#engine = engine;
     this.#compare = compare;
+    this.#report = report;
     this.#log = log;
   }
 
   start(): void {
+    this.#since = performance.now();
     this.#running = this.#run(this.#stopping.signal);
   }
 
@@ -42,10 +53,22 @@ export class EngineWatch {
 
   async #run(stopping: AbortSignal): Promise<void> {
     while (!stopping.aborted) {
-      const life = await this.#engine.live(stopping).catch(() => undefined);
-      if (life) await this.#accompany(AbortSignal.any([stopping, life]));
-      else await pause(RETRY_MS, stopping);
+      try {
+        const life = await this.#engine.live(stopping);
+        await this.#accompany(AbortSignal.any([stopping, life]));
+      } catch (error) {
+        this.#failed(error);
+        await pause(RETRY_MS, stopping);
+      }
     }
+  }
+
+  #failed(error: unknown): void {
+    this.#since ??= performance.now();
+    if (performance.now() - this.#since < PATIENCE_MS) return;
+    this.#report(
+      `cannot be asked (${reason(error)}); does it run, and is --docker-socket right? Until then what it forgets stays, and its own bridges are not known`,
+    );
   }
 
   /** @param end of this engine */
@@ -56,11 +79,14 @@ export class EngineWatch {
       try {
         again = await this.#compare(end);
         told = "";
+        this.#since = undefined;
+        this.#report("");
       } catch (error) {
         const why = reason(error);
         if (why !== told)
           this.#log.info({ reason: why }, "could not compare with the engine; will try again");
         told = why;
+        this.#failed(error);
         again = RETRY_MS;
       }
       await pause(again ?? INTERVAL_MS, end);

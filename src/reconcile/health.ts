@@ -27,7 +27,7 @@ export class Health {
     return [...this.#drift.values()].reduce((sum, count) => sum + count, 0);
   }
 
-  /** What cannot be repaired: `network ID`, `rules ID` of a network, `endpoint ID`, `rules`, `records` or `store`. */
+  /** What cannot be repaired: `network ID`, `rules ID` of a network, `endpoint ID`, `rules`, `records`, `engine` or `store`. */
   get degraded(): ReadonlyMap<string, string> {
     for (const owner of this.#degraded.keys()) if (!this.isKnown(owner)) this.#degraded.delete(owner);
     return this.#degraded;

@@ -163,6 +163,8 @@ export class Reconciler {
   /** The engine has deleted a network that no record is of: whatever the host still has of it goes at once. */
   async deleted(network: string): Promise<void> {
     await this.#driver.exclusively(network, () => this.#sweep.network(network));
+    // It may have been the last of those without a record.
+    await this.#sweep.prepare();
   }
 
   async #periodically(): Promise<void> {

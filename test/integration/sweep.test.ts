@@ -145,11 +145,15 @@ describe("what no record is of", () => {
       const lost = { ...other, id: LOST, ipv4: [{ subnet: "10.9.0.0/24", gateway: "10.9.0.1/24", aux: {} }] };
       await elsewhere.driver.createNetwork({ ...lost, ipv6: [] });
       await elsewhere.driver.createEndpoint({ network: LOST, id: id(77), ipv4: "10.9.0.2/24" });
+      site.engineNetworks = new Set([LOST]);
+      await site.reconcile();
+      assert.match(site.reconciler.health.degraded.get("records") ?? "", new RegExp(LOST));
       site.engineNetworks = undefined;
       // The kernel would have told of the rules.
       site.firewall.forget();
       assert.equal(await site.driver.deleteNetwork(LOST), false);
       await site.reconciler.deleted(LOST);
+      assert.equal(site.reconciler.health.degraded.get("records"), undefined);
       await until("its links to be gone", async () =>
         isDeepStrictEqual(Object.keys((await hostState()).links), Object.keys(wanted.links)),
       );

@@ -316,6 +316,39 @@ describe("tsnet daemon", () => {
     assert.ok(existsSync(systemds), "systemd's socket file was removed");
   });
 
+  it("makes the file of systemd's socket anew where somebody deletes it, before or after it has started", async () => {
+    const systemds = join(dir, "systemd.sock");
+    const fd = listeningSocket(systemds);
+    rmSync(systemds);
+    const daemon = start(places("one"), { listening: fd });
+    closeSync(fd);
+    await daemon.answers(systemds);
+    assert.equal((statSync(systemds).mode & 0o777).toString(8), "600");
+    rmSync(systemds);
+    await until("it is there again", () => activate(systemds).catch(() => undefined), { timeoutMs: 5000 });
+    await daemon.kill();
+    const another = join(dir, "another.sock");
+    const passed = listeningSocket(another);
+    const next = start(places("two"), { listening: passed });
+    closeSync(passed);
+    await next.answers(another);
+    rmSync(another);
+    await until("it is there again", () => activate(another).catch(() => undefined), { timeoutMs: 5000 });
+  });
+
+  it("opens no debugger when it is asked to by a signal", async () => {
+    const at = places("one");
+    const daemon = start(at);
+    await daemon.answers(at.socket);
+    daemon.signal("SIGUSR1");
+    // It is asked in the order that it was sent.
+    await activate(at.socket);
+    await sleep(500);
+    const { stdout } = await run(["nsenter", `--net=/proc/${daemon.pid}/ns/net`, "ss", "-Hltn"]);
+    assert.equal(stdout, "");
+    assert.deepEqual(await activate(at.socket), { Implements: ["NetworkDriver"] });
+  });
+
   it("refuses a socket of systemd's that others may speak to, whatever waits there", async () => {
     const systemds = join(dir, "systemd.sock");
     const fd = listeningSocket(systemds);
@@ -349,7 +382,7 @@ describe("tsnet daemon", () => {
     await daemon.kill();
   });
 
-  for (const signal of ["SIGTERM", "SIGINT"] as const)
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const)
     it(`stops listening at ${signal}, finishes the request in flight and ends`, async () => {
       const at = places("one");
       const daemon = start(at);

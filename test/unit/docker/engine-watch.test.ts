@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { mock } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { EngineWatch } from "../../../src/docker/engine-watch.ts";
 import { StoppedClock } from "../../support/clock.ts";
@@ -28,6 +29,7 @@ describe("EngineWatch", () => {
   let engines: Engines;
   let watch: EngineWatch;
   let comparisons: number;
+  let reported: string[];
   /** What the comparisons say. */
   let say: () => Promise<number | undefined>;
   let log: ReturnType<typeof memoryLog>;
@@ -35,13 +37,14 @@ describe("EngineWatch", () => {
   beforeEach(() => {
     engines = new Engines();
     comparisons = 0;
+    reported = [];
     say = () => Promise.resolve(undefined);
     log = memoryLog();
     const compare = () => {
       comparisons += 1;
       return say();
     };
-    watch = new EngineWatch(engines, compare, log.log);
+    watch = new EngineWatch(engines, compare, (trouble) => reported.push(trouble), log.log);
   });
   afterEach(() => watch.stop());
 
@@ -55,6 +58,42 @@ describe("EngineWatch", () => {
       await sleep(20);
       assert.equal(comparisons, expected);
       engines.end();
+    }
+  });
+
+  it("tells why no engine can be asked once that has been so for half a minute, and when one can", async () => {
+    const clock = new StoppedClock();
+    let ms = 0;
+    mock.method(performance, "now", () => ms);
+    const pass = async (seconds: number) => {
+      for (let left = seconds; left > 0; left -= 1) {
+        ms += 1000;
+        await clock.pass(1000);
+      }
+    };
+    try {
+      watch.start();
+      await clock.pass(0);
+      await pass(29);
+      assert.deepEqual(reported, []);
+      await pass(1);
+      assert.match(
+        reported.splice(0).join(),
+        /^cannot be asked \(ECONNREFUSED\); does it run, and is --docker-socket/,
+      );
+      engines.begin();
+      await pass(1);
+      assert.equal(reported.at(-1), "");
+      // It is not an engine that answers.
+      say = () => Promise.reject(new Error("GET /networks: status 404"));
+      await pass(60 + 29);
+      assert.equal(reported.at(-1), "");
+      await pass(1);
+      assert.match(reported.at(-1) ?? "", /^cannot be asked \(GET \/networks: status 404\)/);
+      await watch.stop();
+    } finally {
+      mock.restoreAll();
+      clock.release();
     }
   });
 
