@@ -251,17 +251,17 @@ describe("tsnet on the command line", () => {
 
   describe("tsnet status", () => {
     it("shows how much there is, as text and as JSON", async () => {
+      // That there is no engine is said after half a minute, and this daemon may be as old.
+      const text = assertDone(await tsnet(["status", "--socket", at.socket]));
+      const [counts, trouble = ""] = text.split("\n\n");
       assert.equal(
-        assertDone(await tsnet(["status", "--socket", at.socket])),
-        "WHAT              COUNT\nnetworks          1\nendpoints         1\npublished ports   1\n",
+        counts?.trimEnd(),
+        "WHAT              COUNT\nnetworks          1\nendpoints         1\npublished ports   1",
       );
-      assert.deepEqual(JSON.parse(assertDone(await tsnet(["status", "--json", "--socket", at.socket]))), {
-        networks: 1,
-        endpoints: 1,
-        publishedPorts: 1,
-        drift: {},
-        degraded: {},
-      });
+      assert.match(trouble, /^(DEGRADED {3}WHY\nengine {5}cannot be asked .*\n)?$/);
+      const json = JSON.parse(assertDone(await tsnet(["status", "--json", "--socket", at.socket]))) as object;
+      const counted = { networks: 1, endpoints: 1, publishedPorts: 1, drift: {} };
+      assert.deepEqual({ ...json, degraded: {} }, { ...counted, degraded: {} });
     });
   });
 

@@ -75,7 +75,7 @@ describe("EngineWatch", () => {
       watch.start();
       await clock.pass(0);
       await pass(29);
-      assert.deepEqual(reported, []);
+      assert.equal(reported.length, 0);
       await pass(1);
       assert.match(
         reported.splice(0).join(),
