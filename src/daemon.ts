@@ -12,7 +12,7 @@ import { EngineWatch } from "./docker/engine-watch.ts";
 import { Engine } from "./docker/engine.ts";
 import { Driver } from "./driver.ts";
 import { Firewall } from "./firewall/firewall.ts";
-import { Firewalld } from "./firewalld/firewalld.ts";
+import { Firewalld } from "./firewall/firewalld/firewalld.ts";
 import { Host } from "./kernel/host.ts";
 import { takeNamespace } from "./kernel/namespace-lock.ts";
 import { tellReady } from "./kernel/service-manager.ts";

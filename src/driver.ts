@@ -200,7 +200,7 @@ export class Driver {
     if (elsewhere !== undefined && elsewhere !== network.id)
       throw new ConflictError(`endpoint ${request.id} exists on network ${elsewhere}`);
     if (!known && !apart) await this.#supplant(network, asked, gone);
-    // From here until it is on record nobody waits for anything, so nobody else is given its addresses.
+    // No await from here until it is on record, so that nobody else is given its addresses.
     if (apart && !this.#isApart(request)) return undefined;
     // One that had left and was not deleted to its end comes back.
     const { left: _, ...endpoint } = known ?? asked;

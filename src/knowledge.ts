@@ -9,8 +9,8 @@ export interface Knowledge {
 }
 
 /**
- * Whether something was made less than so many milliseconds before a moment, or after it. What was made while the clock
- * was ahead is not young: it would be until the clock has come there.
+ * Whether something was made less than so many milliseconds before a moment, or after it. What a clock that was ahead
+ * has dated into the future is not young: it would stay so until the clock had caught up.
  */
 export function isYoung(
   { createdAt }: { readonly createdAt: number },

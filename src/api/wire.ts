@@ -3,7 +3,7 @@ import { isIp, parseIp } from "../ip.ts";
 import { Cidr, Port } from "../model.ts";
 
 /**
- * Requests of libnetwork's remote driver protocol, as engines 20.10 to 29 send them, and nothing else.
+ * Requests of libnetwork's remote driver protocol, as engines 20.10 to 28.5 send them, and nothing else.
  * Keys that are not listed are ignored: newer engines add some.
  */
 

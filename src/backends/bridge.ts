@@ -198,7 +198,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
   }
 
   onLeave(endpoint: Endpoint): void {
-    this.#host.flows.leave(bareAddresses(endpoint));
+    this.#host.flows.forgetSoon(bareAddresses(endpoint));
   }
 
   choosePorts(

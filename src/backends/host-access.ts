@@ -32,12 +32,12 @@ interface HostAddresses {
 }
 
 /**
- * What lets a host and its own macvlan containers reach each other: a link of the host's own beside theirs (S), and for
- * each of their addresses a route to it. So for the one that a container gives itself where a router announces the
- * subnet, and then speaks from, since it is newer (ipv6_dev_get_saddr, net/ipv6/addrconf.c). The host asks nobody who
- * has an address there, since its entries for neighbours are permanent, and S answers nobody but the containers
- * (arp_filter, shimRules). So for the LAN everything is as before: the host's addresses are the parent's, at the
- * parent's MAC.
+ * What lets a host and its own macvlan containers reach each other: a link of the host's own beside theirs (S), and a
+ * route by it to each of their addresses. One of these is the address that a container gives itself where a router
+ * announces the subnet: it speaks from that, since it is newer (ipv6_dev_get_saddr, net/ipv6/addrconf.c). The host asks
+ * nobody who has an address there, since its neighbour entries are permanent, and S answers nobody but the containers
+ * (arp_filter, shimRules). For the LAN everything stays as it was: the host's addresses are the parent's, at the parent's
+ * MAC.
  */
 export class HostAccess {
   readonly #host: Host;

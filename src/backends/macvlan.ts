@@ -26,7 +26,7 @@ interface Found {
 type MacvlanNet = Network<MacvlanOptions, Found>;
 type Records = Pick<State, "networks" | "endpoints" | "inSandbox" | "endpointRecord">;
 
-/** What packets of a private parent's containers may be as large as. */
+/** MTU of a parent that leads nowhere, in bytes. */
 const PRIVATE_MTU = 1500;
 
 /**

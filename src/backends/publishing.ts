@@ -6,7 +6,7 @@ import type { Rule } from "../firewall/rule.ts";
 import { FAMILIES, type Family, UNSPECIFIED, bracketed, parseIp } from "../ip.ts";
 import type { ServedPort } from "../kernel/conntrack.ts";
 import type { Host } from "../kernel/host.ts";
-import { Relay } from "../kernel/relay.ts";
+import { Relay } from "../relay/relay.ts";
 import { Reservations } from "../kernel/reservations.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
 import { type Endpoint, type PortBinding, type PublishedPort, addressOf, targetOf } from "../model.ts";

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Family } from "../ip.ts";
-import type { Iptables } from "../kernel/iptables.ts";
+import type { Iptables } from "../kernel/iptables/iptables.ts";
 import { Limit } from "../lock.ts";
 import { type EngineBridge, engineBridgesIn } from "./layout.ts";
 import type { FamilyRule } from "./rule.ts";
@@ -44,7 +44,7 @@ export class FamilyRules {
   #waiting: Change[] = [];
   #working = false;
   #drift: string[] = [];
-  /** There was a chain when it was written last. */
+  /** What was written last has chains. */
   #hasChains = false;
   /** What was read while a change was under way would be out of date. */
   readonly #turns = new Limit(1);

@@ -1,9 +1,9 @@
 import { FAMILIES, type Family } from "../ip.ts";
-import { IptablesVariant } from "../kernel/iptables-variant.ts";
-import { Iptables } from "../kernel/iptables.ts";
+import { IptablesVariant } from "../kernel/iptables/variant.ts";
+import { Iptables } from "../kernel/iptables/iptables.ts";
 import type { Step } from "../step.ts";
 import { FamilyRules } from "./family.ts";
-import type { Firewalld } from "../firewalld/firewalld.ts";
+import type { Firewalld } from "./firewalld/firewalld.ts";
 import { Forwarding } from "./forwarding.ts";
 import { type EngineBridge, HOOKED } from "./layout.ts";
 import { type FamilyRule, type Rule, ruleKey } from "./rule.ts";
@@ -17,7 +17,7 @@ export class Firewall {
   readonly #variant = new IptablesVariant();
   readonly #firewalld: Firewalld | undefined;
   /** Whether the host forwards packets at all. */
-  readonly forwarding = new Forwarding();
+  readonly forwarding = new Forwarding(this.#iptables);
   readonly #families: Record<Family, FamilyRules> = {
     4: new FamilyRules(4, this.#iptables[4]),
     6: new FamilyRules(6, this.#iptables[6]),

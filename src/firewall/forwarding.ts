@@ -1,11 +1,10 @@
 import { readdirSync } from "node:fs";
-import type { Family } from "../ip.ts";
-import { Iptables } from "../kernel/iptables.ts";
+import { FAMILIES, type Family } from "../ip.ts";
+import type { Iptables } from "../kernel/iptables/iptables.ts";
 import { readSysctl, writeSysctl } from "../kernel/sysctl.ts";
 import { KeyedLock } from "../lock.ts";
 import { isOwnName } from "../names.ts";
 import type { Step } from "../step.ts";
-import { HOOKED } from "./layout.ts";
 
 const SETTING = { 4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding" } as const;
 
@@ -16,6 +15,11 @@ export class Forwarding {
   /** Families whose policy was set here. */
   readonly #closed = new Set<Family>();
   readonly #oneAtATime = new KeyedLock();
+  readonly #iptables: Readonly<Record<Family, Iptables>>;
+
+  constructor(iptables: Readonly<Record<Family, Iptables>>) {
+    this.#iptables = iptables;
+  }
 
   /**
    * The host forwards packets. Where it did not before, it must not become a router for its neighbours by the
@@ -39,8 +43,8 @@ export class Forwarding {
    */
   async onEngine(): Promise<void> {
     if (!this.#early) return;
-    if ((await engine()) === "leaves IPv6 alone") {
-      await setPolicy(6, "ACCEPT");
+    if ((await this.#engine()) === "leaves IPv6 alone") {
+      await this.#setPolicy(6, "ACCEPT");
       this.#closed.delete(6);
     }
     this.#early = false;
@@ -53,19 +57,43 @@ export class Forwarding {
    * @returns what was put right, as iptables says it
    */
   async closeAgain(family: Family): Promise<string[]> {
-    return this.#closed.has(family) && (await close(family)) ? ["filter -P FORWARD DROP"] : [];
+    return this.#closed.has(family) && (await this.#close(family)) ? ["filter -P FORWARD DROP"] : [];
   }
 
   async #turnOn(family: Family, name: string): Promise<boolean> {
     if (readSysctl(name) !== "0") return false;
-    const there = family === 6 ? await engine() : undefined;
-    const closes = there !== "leaves IPv6 alone" && (await close(family));
+    const there = family === 6 ? await this.#engine() : undefined;
+    const closes = there !== "leaves IPv6 alone" && (await this.#close(family));
     if (closes) this.#closed.add(family);
     // Only a policy that was set here is given back.
     if (closes && there === "never ran") this.#early = true;
     if (family === 6) goOnHearingRouters();
     writeSysctl(name, "1");
     return true;
+  }
+
+  /**
+   * What the engine's rules tell of it. One before 27 leaves ip6tables alone by default: it opens IPv6 without a
+   * policy, and has no rules that would accept its own containers' packets under one.
+   */
+  async #engine(): Promise<"never ran" | "leaves IPv6 alone" | "keeps both"> {
+    const [v4, v6] = await Promise.all(
+      FAMILIES.map(async (family) => (await this.#iptables[family].save()).includes(":DOCKER")),
+    );
+    if (v6) return "keeps both";
+    return v4 ? "leaves IPv6 alone" : "never ran";
+  }
+
+  /** Sets the policy to DROP. Resolves to false if it was that already. */
+  async #close(family: Family): Promise<boolean> {
+    const saved = await this.#iptables[family].save();
+    if (saved.includes(":FORWARD DROP ", saved.indexOf("*filter"))) return false;
+    await this.#setPolicy(family, "DROP");
+    return true;
+  }
+
+  async #setPolicy(family: Family, target: "ACCEPT" | "DROP"): Promise<void> {
+    await this.#iptables[family].restore(`*filter\n:FORWARD ${target} [0:0]\nCOMMIT\n`);
   }
 }
 
@@ -79,40 +107,5 @@ function goOnHearingRouters(): void {
     // "all" and "default" are no links, and behind the loopback and links of tsnet's there is no router.
     if (["all", "default", "lo"].includes(link) || isOwnName(link) || readSysctl(name) !== "1") continue;
     writeSysctl(name, "2");
-  }
-}
-
-/**
- * What the engine's rules tell of it. One before 27 leaves ip6tables alone by default: it opens IPv6 without a
- * policy, and has no rules that would accept its own containers' packets under one.
- */
-async function engine(): Promise<"never ran" | "leaves IPv6 alone" | "keeps both"> {
-  const [v4, v6] = await Promise.all([hasItsChains(4), hasItsChains(6)]);
-  if (v6) return "keeps both";
-  return v4 ? "leaves IPv6 alone" : "never ran";
-}
-
-async function hasItsChains(family: Family): Promise<boolean> {
-  return await using(family, async (iptables) => (await iptables.save()).includes(":DOCKER"));
-}
-
-/** Sets the policy to DROP. Resolves to false if it was that already. */
-async function close(family: Family): Promise<boolean> {
-  const saved = await using(family, (iptables) => iptables.save());
-  if (saved.includes(":FORWARD DROP ", saved.indexOf("*filter"))) return false;
-  await setPolicy(family, "DROP");
-  return true;
-}
-
-async function setPolicy(family: Family, target: "ACCEPT" | "DROP"): Promise<void> {
-  await using(family, (iptables) => iptables.restore(`*filter\n:FORWARD ${target} [0:0]\nCOMMIT\n`));
-}
-
-async function using<T>(family: Family, action: (iptables: Iptables) => Promise<T>): Promise<T> {
-  const iptables = new Iptables(family, HOOKED);
-  try {
-    return await action(iptables);
-  } finally {
-    iptables.close();
   }
 }

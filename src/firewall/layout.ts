@@ -35,10 +35,9 @@ import { type Chain, type FamilyRule, TABLES, chainKey } from "./rule.ts";
  *                       2 to a published port → return: the client keeps its address, as far as tsnet goes
  *                       3 TSNET-MASQUERADE  from a container to the outside → the host's address
  *
- * A connection that is known passes, so none may begin with an address of somebody who has not begun it: a container
- * could have the answers to one that it sent to itself in another's name go to that one, whatever keeps them apart. Nor
- * does it pass where none can be: a container that speaks in an outsider's name, or in the host's own, would be heard
- * by whom that one has to do with.
+ * Packets of a known connection pass, so none may be opened with a forged source: a container could otherwise have the
+ * answers to it delivered into another network. Nor do they pass where there can be no connection: a container that
+ * speaks in the name of an outsider, or of the host, would otherwise be heard by those who have to do with that one.
  *
  * Dropping in mangle and not in filter means that neither the engine, which puts its own rules first each time
  * it starts, nor a user's ACCEPT can open what is closed, and accepting behind DOCKER-USER means that a

@@ -33,9 +33,9 @@ export interface RuledPort {
 }
 
 /**
- * What the daemon carries on the port's own bridge, since the kernel cannot (see relay.ts): what those ask that are
- * kept apart, or else the one whose port it is. A datagram is answered with the bridge's address, so that is whom it
- * must be for; connections may be to any address.
+ * What the daemon carries on the port's own bridge, since the kernel cannot (see relay.ts): requests of all its
+ * containers if they are kept apart, else of the one whose port it is. A datagram is answered from the bridge's address,
+ * so only what was sent to that is carried; connections may be to any address.
  */
 export function relayedNeighbours(
   port: Pick<RuledPort, "family" | "protocol" | "hostAddress" | "icc" | "gateways" | "containerAddress">,

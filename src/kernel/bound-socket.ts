@@ -1,5 +1,5 @@
 import { type Family, bracketed, ipBytes, parseIp } from "../ip.ts";
-import { AF, SOCK, bind, close, failure, getsockname, libc, socket } from "./libc.ts";
+import { AF, SOCK, bind, close, failure, getsockname, listen, socket } from "./libc.ts";
 import { type Admitted, receiveOnly } from "./socket-filter.ts";
 import { setOption } from "./socket-option.ts";
 
@@ -14,8 +14,6 @@ export interface HostPort {
 
 /** Type and number (IANA) of each protocol's sockets. */
 const SOCKET = { tcp: [SOCK.STREAM, 6], udp: [SOCK.DGRAM, 17], sctp: [SOCK.STREAM, 132] } as const;
-
-const listen = libc.func("int listen(int, int)");
 
 /**
  * A socket that has the port.

@@ -2,8 +2,8 @@ import { Protocol } from "netlink";
 import { isErrno } from "../errors.ts";
 import { FAMILIES, type Family, UNSPECIFIED, bare, formatIp, ipBytes, parseCidr, parseIp } from "../ip.ts";
 import { AF } from "./libc.ts";
-import { Attributes, type NetlinkMessage, bytes, nest, u32, u8 } from "./netlink-message.ts";
-import { NetlinkSocket } from "./netlink-socket.ts";
+import { Attributes, type NetlinkMessage, bytes, nest, u32, u8 } from "./netlink/message.ts";
+import { NetlinkSocket } from "./netlink/socket.ts";
 import { readSysctl } from "./sysctl.ts";
 
 /** linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h. */
@@ -127,9 +127,9 @@ export class Conntrack {
 
   /**
    * Forgets the flows from and to bare addresses, translated or not. That can wait, and goes with what comes in a
-   * moment; who gives one of them to somebody else waits for {@link without}.
+   * moment; who gives one of them to somebody else waits for {@link forgotten}.
    */
-  leave(ends: readonly string[]): void {
+  forgetSoon(ends: readonly string[]): void {
     for (const end of ends) this.#left.add(end);
     if (ends.length === 0) return;
     this.#timer ??= setTimeout(() => {
@@ -138,7 +138,7 @@ export class Conntrack {
   }
 
   /** Waits until none of these bare addresses is in a flow that is to be forgotten. */
-  async without(ends: readonly string[]): Promise<void> {
+  async forgotten(ends: readonly string[]): Promise<void> {
     if (ends.some((end) => this.#left.has(end))) this.#forgetLeft();
     await Promise.all(ends.flatMap((end) => this.#going.get(end) ?? []));
   }

@@ -6,7 +6,7 @@ import { isErrno } from "../errors.ts";
 import { LEAVING_GROUP } from "../names.ts";
 import { Neighbours } from "./neighbour.ts";
 import { type NewRoute, type Route, addRoute, deleteRoute, isLocal, listRoutes, routeTo } from "./route.ts";
-import { type KernelEvent, Rtnetlink } from "./rtnetlink.ts";
+import { type KernelEvent, Rtnetlink } from "./netlink/rtnetlink.ts";
 
 /** The network namespace the daemon runs in, which must be the engine's. */
 export class Host {

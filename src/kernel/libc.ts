@@ -42,14 +42,50 @@ export const bind = libc.func("int bind(int, const void *, uint32)") as (
   size: number,
 ) => number;
 
+/** listen(2). */
+export const listen = libc.func("int listen(int, int)") as (fd: number, backlog: number) => number;
+
 /** close(2). */
 export const close = libc.func("int close(int)") as (fd: number) => number;
+
+const control = libc.func("int fcntl(int, int, ...)") as (
+  fd: number,
+  operation: number,
+  type: "int",
+  value: number,
+) => number;
+const F_DUPFD_CLOEXEC = 1030;
+
+/**
+ * A second descriptor of the same file, of which the programs that the daemon starts get nothing (F_DUPFD_CLOEXEC,
+ * fcntl(2)).
+ *
+ * @returns a negative number where {@link failure} says why there is none
+ */
+export function duplicate(fd: number): number {
+  return control(fd, F_DUPFD_CLOEXEC, "int", 0);
+}
+
+/** flock(2). */
+export const flock = libc.func("int flock(int, int)") as (fd: number, operation: number) => number;
+
+/** setns(2). */
+export const setns = libc.func("int setns(int, int)") as (fd: number, type: number) => number;
 
 /** getsockname(2). */
 export const getsockname = libc.func("int getsockname(int, _Out_ uint8_t *, _Inout_ uint32 *)") as (
   fd: number,
   name: Buffer,
   size: [number],
+) => number;
+
+/** setsockopt(2). The value is a buffer, or what {@link koffi.as} makes of a struct. */
+export const setsockopt = libc.func("int setsockopt(int, int, int, const void *, uint32)") as (
+  fd: number,
+  level: number,
+  option: number,
+  value: unknown,
+  size: number,
 ) => number;
 
 /** getsockopt(2): what is asked for may be named in the value, as netfilter's options have it. */

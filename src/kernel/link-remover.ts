@@ -2,8 +2,8 @@ import { Protocol } from "netlink";
 import { isErrno } from "../errors.ts";
 import { LEAVING_GROUP } from "../names.ts";
 import { deleteGroupPayload } from "./link.ts";
-import { NetlinkSocket } from "./netlink-socket.ts";
-import { RTM } from "./rtnetlink.ts";
+import { NetlinkSocket } from "./netlink/socket.ts";
+import { RTM } from "./netlink/rtnetlink.ts";
 
 /**
  * Deletes links beside the requests. The kernel waits for grace periods before it answers (rcu_barrier in

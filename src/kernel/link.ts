@@ -1,9 +1,9 @@
 import { isErrno } from "../errors.ts";
 import { macBytes } from "../mac.ts";
 import { AF } from "./libc.ts";
-import { Attributes, bytes, nest, text, u16, u32, u8 } from "./netlink-message.ts";
-import { CREATE_EXCLUSIVE } from "./netlink-socket.ts";
-import { RTM, type Rtnetlink } from "./rtnetlink.ts";
+import { Attributes, bytes, nest, text, u16, u32, u8 } from "./netlink/message.ts";
+import { CREATE_EXCLUSIVE } from "./netlink/socket.ts";
+import { RTM, type Rtnetlink } from "./netlink/rtnetlink.ts";
 
 /** Attributes of a link, linux/if_link.h. */
 const IFLA = {
@@ -61,7 +61,7 @@ export interface Link {
   readonly master: number;
   /** Index of the link it sits on, or of a veth pair's other end; 0 for none. */
   readonly lower: number;
-  /** Whether that one is in another namespace, and its index that of there. */
+  /** Whether {@link lower} is an index in another namespace. */
   readonly lowerElsewhere: boolean;
   readonly alias: string;
   readonly group: number;

@@ -2,10 +2,10 @@ import { isErrno } from "../errors.ts";
 import { formatIp, ipBytes, parseIp } from "../ip.ts";
 import { macBytes } from "../mac.ts";
 import { AF } from "./libc.ts";
-import { Attributes, bytes, u8 } from "./netlink-message.ts";
+import { Attributes, bytes, u8 } from "./netlink/message.ts";
 import { PROTOCOL } from "./route.ts";
-import { CREATE_OR_REPLACE } from "./netlink-socket.ts";
-import { RTM, type Rtnetlink } from "./rtnetlink.ts";
+import { CREATE_OR_REPLACE } from "./netlink/socket.ts";
+import { RTM, type Rtnetlink } from "./netlink/rtnetlink.ts";
 
 const NDA = { DST: 1, LLADDR: 2, PROTOCOL: 12 } as const;
 /** Never asked for again (linux/neighbour.h). */

@@ -1,10 +1,9 @@
 import { openSync, readlinkSync } from "node:fs";
-import { failure, libc } from "./libc.ts";
+import { failure, setns } from "./libc.ts";
 import { processIds } from "./processes.ts";
 
 const CLONE_NEWNET = 0x4000_0000;
 
-const setns = libc.func("int setns(int, int)");
 /** The namespace that the daemon was started in, held open. */
 export const home = openSync("/proc/self/ns/net", "r");
 

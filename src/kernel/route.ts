@@ -1,9 +1,9 @@
 import { isErrno } from "../errors.ts";
 import { type Family, bare, formatIp, hostSubnet, ipBytes, parseCidr } from "../ip.ts";
 import { AF } from "./libc.ts";
-import { Attributes, bytes, u32 } from "./netlink-message.ts";
-import { CREATE_OR_REPLACE } from "./netlink-socket.ts";
-import { RTM, type Rtnetlink } from "./rtnetlink.ts";
+import { Attributes, bytes, u32 } from "./netlink/message.ts";
+import { CREATE_OR_REPLACE } from "./netlink/socket.ts";
+import { RTM, type Rtnetlink } from "./netlink/rtnetlink.ts";
 
 const RTA = { DST: 1, SRC: 2, OIF: 4, GATEWAY: 5, PRIORITY: 6, PREFSRC: 7, TABLE: 15 } as const;
 const RT_TABLE_MAIN = 254;

@@ -5,7 +5,7 @@ import { Addresses } from "./address.ts";
 import { Links } from "./link.ts";
 import { inNetns } from "./netns.ts";
 import { type NewRoute, type Route, addRoute, listRoutes } from "./route.ts";
-import { Rtnetlink } from "./rtnetlink.ts";
+import { Rtnetlink } from "./netlink/rtnetlink.ts";
 import { writeSysctl } from "./sysctl.ts";
 
 /** The inside of a container's network namespace. */

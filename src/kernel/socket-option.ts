@@ -1,5 +1,5 @@
 import koffi from "koffi";
-import { failure, getsockopt, libc } from "./libc.ts";
+import { failure, getsockopt, setsockopt } from "./libc.ts";
 
 /** Level and number of options whose value is a number (socket(7), ipv6(7), netlink(7)). */
 const OPTIONS = {
@@ -19,8 +19,6 @@ const Program = koffi.struct({ length: "uint16", filter: "void *" });
 /** Bytes of struct sock_filter. */
 const INSTRUCTION = 8;
 
-const setsockopt = libc.func("int setsockopt(int, int, int, const void *, uint32)");
-
 /**
  * Sets an option of a socket.
  *
@@ -29,7 +27,8 @@ const setsockopt = libc.func("int setsockopt(int, int, int, const void *, uint32
 export function setOption(fd: number, name: keyof typeof OPTIONS, value: number): void {
   const buffer = Buffer.alloc(4);
   buffer.writeInt32LE(value);
-  if (setsockopt(fd, ...OPTIONS[name], buffer, buffer.length) !== 0) throw failure(`setsockopt ${name}`);
+  const [level, option] = OPTIONS[name];
+  if (setsockopt(fd, level, option, buffer, buffer.length) !== 0) throw failure(`setsockopt ${name}`);
 }
 
 /**

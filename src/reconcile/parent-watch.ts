@@ -1,8 +1,8 @@
 import type { Driver } from "../driver.ts";
 import type { Host } from "../kernel/host.ts";
 import { type Link, macvlanLower } from "../kernel/link.ts";
-import { type OwnEntry, lostAddress, ownEntries } from "../steps/own-entries.ts";
-import type { KernelEvent } from "../kernel/rtnetlink.ts";
+import { type OwnEntry, lostAddress, ownEntries } from "./own-entries.ts";
+import type { KernelEvent } from "../kernel/netlink/rtnetlink.ts";
 import { type Endpoint, type Network, lanAddresses } from "../model.ts";
 import type { LinkOwner } from "../names.ts";
 import type { State } from "../store/state.ts";

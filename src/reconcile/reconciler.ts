@@ -6,7 +6,7 @@ import type { LinkAddress } from "../kernel/address.ts";
 import type { Host } from "../kernel/host.ts";
 import { type Link, parseLink } from "../kernel/link.ts";
 import { type Route, parseRoute } from "../kernel/route.ts";
-import { type KernelEvent, RTM } from "../kernel/rtnetlink.ts";
+import { type KernelEvent, RTM } from "../kernel/netlink/rtnetlink.ts";
 import { Limit } from "../lock.ts";
 import type { Endpoint } from "../model.ts";
 import { LEAVING_GROUP, type LinkOwner, isContainerEnd, ownerOf } from "../names.ts";

@@ -1,8 +1,8 @@
 import type { Driver } from "../driver.ts";
 import { TsnetError, reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
-import { watchLegacyRules } from "../kernel/legacy-rules.ts";
-import { watchNftRules } from "../kernel/nft-events.ts";
+import { watchLegacyRules } from "../kernel/iptables/legacy-rules.ts";
+import { watchNftRules } from "../kernel/iptables/nft-events.ts";
 import { ruleComment } from "../names.ts";
 import type { State } from "../store/state.ts";
 import type { Health } from "./health.ts";

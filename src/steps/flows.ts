@@ -2,9 +2,9 @@ import type { Host } from "../kernel/host.ts";
 import type { Step } from "../step.ts";
 
 /**
- * What a container's addresses had to do with others ends with the endpoint: whoever spoke to it would speak to the
- * next one that has its address, past every rule. That one waits until it is done, so that its own connections are not
- * forgotten with those of the last one.
+ * The conntrack entries of a container's addresses go with its endpoint: its peers would otherwise reach whoever is
+ * given an address next, past every rule. That one waits until they are gone, so that its own are not forgotten with
+ * them.
  *
  * @param addresses bare
  * @param left it was done when the container left: while the engine takes its link away, and nobody has to wait
@@ -13,11 +13,11 @@ export function ownFlows(host: Host, addresses: readonly string[], left: boolean
   return {
     what: `flows of ${addresses.join(" and ")}`,
     apply: async () => {
-      await host.flows.without(addresses);
+      await host.flows.forgotten(addresses);
       return false;
     },
     revert: () => {
-      if (!left) host.flows.leave(addresses);
+      if (!left) host.flows.forgetSoon(addresses);
       return Promise.resolve();
     },
   };

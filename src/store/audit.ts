@@ -2,6 +2,7 @@ import type * as z from "zod";
 import { reason } from "../errors.ts";
 import { bracketed } from "../ip.ts";
 import { Endpoint, Network, bareAddresses } from "../model.ts";
+import { keyOf } from "./keys.ts";
 import type { Records } from "./migration.ts";
 
 /**
@@ -32,11 +33,6 @@ export function problems(records: Records, backends: readonly string[]): string[
   for (const endpoint of endpoints)
     if (!networks.has(endpoint.network)) found.push(`${keyOf(endpoint)}: there is no such network`);
   return [...found, ...duplicates(endpoints)];
-}
-
-/** Where a record is kept. */
-export function keyOf(record: { readonly id: string; readonly network?: string }): string {
-  return record.network === undefined ? `network/${record.id}` : `endpoint/${record.network}/${record.id}`;
 }
 
 function attempt<T>(schema: z.ZodType<T>, value: unknown): T | string {

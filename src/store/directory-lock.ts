@@ -10,12 +10,10 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { TsnetError } from "../errors.ts";
-import { failure, libc } from "../kernel/libc.ts";
+import { failure, flock } from "../kernel/libc.ts";
 import { storeError } from "./trouble.ts";
 
 const LOCK_EX_NB = 6;
-
-const flock = libc.func("int flock(int, int)") as (fd: number, operation: number) => number;
 
 /** The state directory is this process's, until it ends however it ends (flock(2)). */
 export class DirectoryLock {

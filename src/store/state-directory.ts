@@ -2,6 +2,7 @@ import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { DamageError } from "./lmdb-page.ts";
+import { PREFIX } from "./keys.ts";
 import { type Records, VERSION } from "./migration.ts";
 import { type StoreFile, discard, readStoreFile, writeStoreFile } from "./store-file.ts";
 import { storeError } from "./trouble.ts";
@@ -26,7 +27,7 @@ export function savedFile(directory: string): string {
  * their links are gone.
  */
 export function isLasting(key: string): boolean {
-  return key.startsWith("network/");
+  return key.startsWith(PREFIX.network);
 }
 
 /** What is the same until the machine starts anew: the kernel's random(4) boot id. */

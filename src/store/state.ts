@@ -3,6 +3,7 @@ import { TsnetError, reason } from "../errors.ts";
 import { Endpoint, Network } from "../model.ts";
 import { type LinkOwner, bridgeName, hostEnd } from "../names.ts";
 import type { Step } from "../step.ts";
+import { PREFIX, keyOf } from "./keys.ts";
 import type { Store } from "./store.ts";
 
 /** The networks and endpoints there should be: read once, kept in memory, written through to the store. */
@@ -20,8 +21,8 @@ export class State {
 
   constructor(store: Store) {
     this.#store = store;
-    for (const { key, value } of store.list("network/")) this.#remember(read(key, value, Network));
-    for (const { key, value } of store.list("endpoint/")) this.#attach(read(key, value, Endpoint));
+    for (const { key, value } of store.list(PREFIX.network)) this.#remember(read(key, value, Network));
+    for (const { key, value } of store.list(PREFIX.endpoint)) this.#attach(read(key, value, Endpoint));
   }
 
   /** Why nothing can be put on record; undefined if it can. */
@@ -95,7 +96,7 @@ export class State {
    * before the engine is answered, which keeps its own there and never repeats CreateNetwork.
    */
   networkRecord(network: Network): Step {
-    const key = `network/${network.id}`;
+    const key = keyOf(network);
     return {
       what: `record network ${network.id}`,
       apply: async () => {
@@ -116,7 +117,7 @@ export class State {
    * as soon as it is applied, before anything else happens.
    */
   endpointRecord(endpoint: Endpoint): Step {
-    const key = `endpoint/${endpoint.network}/${endpoint.id}`;
+    const key = keyOf(endpoint);
     return {
       what: `record endpoint ${endpoint.id}`,
       apply: async () => {

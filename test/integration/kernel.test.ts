@@ -299,11 +299,11 @@ describe("Conntrack", () => {
   it("forgets what somebody sent or was sent, and nobody else", async () => {
     await sendUdp([...HERE, ...BEYOND].map((address) => ({ address, port: 56 })));
     // That is where what goes to others by IPv6 comes from.
-    host.flows.leave(["10.1.0.9", "fd01::200"]);
-    await host.flows.without(["fd01::200"]);
+    host.flows.forgetSoon(["10.1.0.9", "fd01::200"]);
+    await host.flows.forgotten(["fd01::200"]);
     assert.deepEqual(udpFlows([56]), ["10.1.0.200 56", "127.0.0.1 56", "127.0.0.5 56", "::1 56"]);
-    host.flows.leave(["10.1.0.200"]);
-    await host.flows.without(["10.1.0.9"]);
+    host.flows.forgetSoon(["10.1.0.200"]);
+    await host.flows.forgotten(["10.1.0.9"]);
     assert.equal(udpFlows([56]).length, 4, "it waited for another address");
     await until("nobody to have to wait", () => udpFlows([56]).length === 3);
     assert.deepEqual(udpFlows([56]), ["127.0.0.1 56", "127.0.0.5 56", "::1 56"]);

@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readlinkSync } from "node:fs";
 import { type AddressInfo, connect, createServer } from "node:net";
-import { Relay } from "../../src/kernel/relay.ts";
+import { Relay } from "../../src/relay/relay.ts";
 import { Reservations } from "../../src/kernel/reservations.ts";
 import { run } from "../lab/command.ts";
 import { withoutDescriptors } from "../support/descriptors.ts";

@@ -6,7 +6,7 @@ import { Firewall } from "../../src/firewall/firewall.ts";
 import { HOOKED, type Hook, hooks, standingRules } from "../../src/firewall/layout.ts";
 import { entrance } from "../../src/firewall/port-rules.ts";
 import { type Chain, type Rule, ruleKey } from "../../src/firewall/rule.ts";
-import { Iptables } from "../../src/kernel/iptables.ts";
+import { Iptables } from "../../src/kernel/iptables/iptables.ts";
 import { applyAll } from "../../src/step.ts";
 import { run } from "../lab/command.ts";
 import { useIptables } from "../support/iptables-variant.ts";

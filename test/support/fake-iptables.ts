@@ -1,5 +1,5 @@
 import { KernelError } from "../../src/errors.ts";
-import type { Iptables } from "../../src/kernel/iptables.ts";
+import type { Iptables } from "../../src/kernel/iptables/iptables.ts";
 
 interface FakeChain {
   policy: string;

@@ -1,5 +1,5 @@
 import { Protocol, RawNetlinkSocket } from "netlink";
-import { bytes, nest, text } from "../../src/kernel/netlink-message.ts";
+import { bytes, nest, text } from "../../src/kernel/netlink/message.ts";
 
 const NFPROTO = { 4: 2, 6: 10 } as const;
 /** linux/netfilter/nfnetlink.h and nf_tables.h. */

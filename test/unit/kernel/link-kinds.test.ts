@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Links, type NewLink } from "../../../src/kernel/link.ts";
-import { Attributes } from "../../../src/kernel/netlink-message.ts";
-import type { Rtnetlink } from "../../../src/kernel/rtnetlink.ts";
+import { Attributes } from "../../../src/kernel/netlink/message.ts";
+import type { Rtnetlink } from "../../../src/kernel/netlink/rtnetlink.ts";
 
 /** Numbers of linux/if_link.h. */
 const IFLA = { LINK: 5, LINKINFO: 18, NET_NS_FD: 28 };

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { keyOf, problems } from "../../../src/store/audit.ts";
+import { problems } from "../../../src/store/audit.ts";
+import { keyOf } from "../../../src/store/keys.ts";
 import { id } from "../../support/requests.ts";
 import { endpoint, network } from "./records.ts";
 

@@ -9,7 +9,7 @@ import {
   text,
   u32,
   u8,
-} from "../../../src/kernel/netlink-message.ts";
+} from "../../../../src/kernel/netlink/message.ts";
 
 describe("netlink message", () => {
   it("writes attributes as the kernel reads them", () => {

@@ -2,7 +2,7 @@ import { bare } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import { ownNeighbour } from "../kernel/neighbour.ts";
 import { parseRoute } from "../kernel/route.ts";
-import { type KernelEvent, RTM } from "../kernel/rtnetlink.ts";
+import { type KernelEvent, RTM } from "../kernel/netlink/rtnetlink.ts";
 
 /** A route or a neighbour entry that tsnet made for an endpoint's address. */
 export interface OwnEntry {

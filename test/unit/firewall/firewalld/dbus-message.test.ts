@@ -4,7 +4,7 @@ import {
   decodeMessage,
   encodeCall,
   messageLength,
-} from "../../../src/firewalld/dbus-message.ts";
+} from "../../../../src/firewall/firewalld/dbus-message.ts";
 
 const CALL = { destination: "a.b", path: "/a", interface: "a.b.C", member: "Do" };
 

@@ -1,6 +1,6 @@
 import { Protocol } from "netlink";
 import { subscribe } from "./multicast.ts";
-import { NetlinkSocket } from "./netlink-socket.ts";
+import { NetlinkSocket } from "./socket.ts";
 
 /** Message types of rtnetlink(7), linux/rtnetlink.h. */
 export const RTM = {

@@ -1,8 +1,8 @@
 import type { Protocol } from "netlink";
 import { getSystemErrorName } from "node:util";
-import { KernelError } from "../errors.ts";
-import { SOCK, close, failure, libc, socket } from "./libc.ts";
-import { type NetlinkMessage, netlinkMessage, netlinkMessages } from "./netlink-message.ts";
+import { KernelError } from "../../errors.ts";
+import { SOCK, close, failure, libc, socket } from "../libc.ts";
+import { type NetlinkMessage, netlinkMessage, netlinkMessages } from "./message.ts";
 
 /** Flags of a request that makes something which must not be there yet. */
 export const CREATE_EXCLUSIVE = 0x600;

@@ -1,6 +1,6 @@
 import { type Server, type Socket, connect, createServer } from "node:net";
 import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
-import { failure, libc } from "./libc.ts";
+import { duplicate, failure } from "../kernel/libc.ts";
 import { type Carried, UdpRelay } from "./udp-relay.ts";
 
 /**
@@ -15,8 +15,6 @@ const CONNECTION = { allowHalfOpen: true, keepAlive: true, keepAliveInitialDelay
 export interface Relayed extends Carried {
   readonly protocol: "tcp" | "udp";
 }
-
-const F_DUPFD_CLOEXEC = 1030;
 
 /**
  * Carries into a container what the kernel cannot translate of what is sent to its published ports. Everything else
@@ -35,7 +33,6 @@ const F_DUPFD_CLOEXEC = 1030;
  *                    container would hear all its own broadcasts.
  */
 export class Relay {
-  readonly #control = libc.func("int fcntl(int, int, ...)");
   readonly #running = new Map<string, () => void>();
 
   /**
@@ -48,8 +45,7 @@ export class Relay {
    */
   start(key: string, fd: number, relayed: Relayed): boolean {
     if (this.#running.has(key)) return false;
-    // Not dup(2): the programs that the daemon starts must not get it.
-    const own = this.#control(fd, F_DUPFD_CLOEXEC, "int", 0) as number;
+    const own = duplicate(fd);
     if (own < 0) throw failure("fcntl F_DUPFD_CLOEXEC");
     this.#running.set(
       key,

@@ -1,7 +1,7 @@
 import { type NetlinkMessage, type NetlinkSocket, type Protocol, createNetlink } from "netlink";
 import { readFileSync, readdirSync, statSync } from "node:fs";
-import { KernelError, isErrno } from "../errors.ts";
-import { droppedBy, setOption } from "./socket-option.ts";
+import { KernelError, isErrno } from "../../errors.ts";
+import { droppedBy, setOption } from "../socket-option.ts";
 
 /**
  * Bytes for what is not read yet: some 10,000 messages, which come while the daemon does something else for a second.
@@ -11,7 +11,7 @@ const RECEIVE_BUFFER = 4 << 20;
 /** Who is told of what the kernel announces. */
 export interface Listener {
   readonly onMessages: (messages: readonly NetlinkMessage[]) => void;
-  /** Something was not heard. Called after it was, so whoever looks now sees what it was about. */
+  /** Messages were dropped. Called afterwards, so whoever looks now sees what they were about. */
   readonly onLoss: () => void;
 }
 

@@ -1,5 +1,5 @@
-import { KernelError } from "../errors.ts";
-import type { Family } from "../ip.ts";
+import { KernelError } from "../../errors.ts";
+import type { Family } from "../../ip.ts";
 import { Conversation } from "./conversation.ts";
 import { chainsOf } from "./nft-chains.ts";
 

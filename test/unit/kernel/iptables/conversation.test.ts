@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { KernelError } from "../../../src/errors.ts";
-import { Conversation } from "../../../src/kernel/conversation.ts";
-import { StoppedClock } from "../../support/clock.ts";
-import { withoutDescriptors } from "../../support/descriptors.ts";
+import { KernelError } from "../../../../src/errors.ts";
+import { Conversation } from "../../../../src/kernel/iptables/conversation.ts";
+import { StoppedClock } from "../../../support/clock.ts";
+import { withoutDescriptors } from "../../../support/descriptors.ts";
 
 const DONE = "# done";
 

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { ConflictError, KernelError } from "../../../src/errors.ts";
-import { IptablesVariant } from "../../../src/kernel/iptables-variant.ts";
+import { ConflictError, KernelError } from "../../../../src/errors.ts";
+import { IptablesVariant } from "../../../../src/kernel/iptables/variant.ts";
 
 const LEGACY = "echo 'iptables v1.8.9 (legacy)'";
 const ENGINE = "echo ':DOCKER - [0:0]'";

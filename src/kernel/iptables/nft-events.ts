@@ -1,5 +1,5 @@
 import { Protocol } from "netlink";
-import { subscribe } from "./multicast.ts";
+import { subscribe } from "../netlink/multicast.ts";
 
 /** Multicast group that announces every committed change to nf_tables (linux/netfilter/nfnetlink.h). */
 const NFNLGRP_NFTABLES = 7;

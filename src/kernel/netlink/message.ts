@@ -1,4 +1,4 @@
-import { formatMac } from "../mac.ts";
+import { formatMac } from "../../mac.ts";
 
 /**
  * The netlink wire: attributes are length (16 bit), type (16 bit), value, padded to 4 bytes, in host

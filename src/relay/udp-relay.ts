@@ -3,10 +3,10 @@ import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
 import { KernelError } from "../errors.ts";
 import { type Family, LOOPBACK, contains, isIp, isUnspecified, parseIp } from "../ip.ts";
 import { isBridgeName } from "../names.ts";
-import { type HostPort, boundSocket } from "./bound-socket.ts";
+import { type HostPort, boundSocket } from "../kernel/bound-socket.ts";
 import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
-import type { Admitted } from "./socket-filter.ts";
-import { setOption } from "./socket-option.ts";
+import type { Admitted } from "../kernel/socket-filter.ts";
+import { setOption } from "../kernel/socket-option.ts";
 
 /**
  * A client between which and the container nothing went for so long is forgotten (nf_conntrack_udp_timeout_stream is as

@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
-import { ConflictError, KernelError, reason } from "../errors.ts";
+import { ConflictError, KernelError, reason } from "../../errors.ts";
 
 const run = promisify(execFile);
 type Variant = "nft" | "legacy";

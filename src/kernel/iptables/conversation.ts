@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { KernelError, reason } from "../errors.ts";
+import { KernelError, reason } from "../../errors.ts";
 
 /** Milliseconds after which a program is ended that does not answer: three times what iptables waits for a lock. */
 const ANSWER_MS = 30_000;

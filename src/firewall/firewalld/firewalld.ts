@@ -1,6 +1,6 @@
 import type { Logger } from "pino";
-import { reason } from "../errors.ts";
-import type { Step } from "../step.ts";
+import { reason } from "../../errors.ts";
+import type { Step } from "../../step.ts";
 import type { BusMessage, MethodCall } from "./dbus-message.ts";
 import { SystemBus } from "./system-bus.ts";
 

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { AF, SOCK, close, getsockopt, socket } from "./libc.ts";
+import { AF, SOCK, close, getsockopt, socket } from "../libc.ts";
 
 /** Milliseconds between two looks; a look is a few system calls. */
 const INTERVAL_MS = 250;

@@ -1,8 +1,8 @@
 import { Protocol } from "netlink";
-import type { Family } from "../ip.ts";
-import { AF } from "./libc.ts";
-import { Attributes } from "./netlink-message.ts";
-import { NetlinkSocket } from "./netlink-socket.ts";
+import type { Family } from "../../ip.ts";
+import { AF } from "../libc.ts";
+import { Attributes } from "../netlink/message.ts";
+import { NetlinkSocket } from "../netlink/socket.ts";
 
 /** linux/netfilter/nfnetlink.h and nf_tables.h. */
 const GETCHAIN = (10 << 8) | 4;

@@ -1,6 +1,6 @@
 import { type Socket, connect } from "node:net";
 import { getuid } from "node:process";
-import { TsnetError } from "../errors.ts";
+import { TsnetError } from "../../errors.ts";
 import {
   type BusMessage,
   type BusValue,
