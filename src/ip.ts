@@ -59,7 +59,7 @@ export function isIp(text: string): boolean {
 /** The network address of a CIDR, with its length: `10.1.0.0/16` of `10.1.2.3/16`. */
 export function subnetOf(cidr: string): string {
   const { family, address, length } = parseCidr(cidr);
-  return `${written(family, ip6addr.createCIDR(address, length).address())}/${String(length)}`;
+  return `${written(family, ip6addr.createCIDR(address, length).address())}/${length}`;
 }
 
 /** The address part of a CIDR. */

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { Command } from "commander";
+import manifest from "../package.json" with { type: "json" };
 import { portsCommand } from "./cli/ports.ts";
 import { withSetting } from "./cli/setting.ts";
 import { statusCommand } from "./cli/status.ts";
@@ -10,7 +11,7 @@ import { daemon } from "./daemon.ts";
 
 const program = new Command("tsnet")
   .description("A Docker network driver: docker network create -d tsnet …")
-  .version("0.1.0");
+  .version(manifest.version);
 const command = program.command("daemon").description("run the driver in the foreground");
 for (const setting of Object.keys(Config.shape)) withSetting(command, setting as keyof Config);
 program.addCommand(portsCommand()).addCommand(statusCommand()).addCommand(storeCommand());

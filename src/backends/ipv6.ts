@@ -30,7 +30,5 @@ export function mustBearIpv6({ ipv6 }: Network, mtus: Readonly<Record<string, nu
     throw new TsnetError("unsupported", "this kernel has no IPv6 (ipv6.disable=1); leave out --ipv6");
   for (const [from, mtu] of Object.entries(mtus))
     if (mtu !== undefined && mtu < IPV6_MTU)
-      throw new InvalidError(
-        `${from} ${String(mtu)}, but IPv6 needs at least ${String(IPV6_MTU)} bytes (RFC 8200)`,
-      );
+      throw new InvalidError(`${from} ${mtu}, but IPv6 needs at least ${IPV6_MTU} bytes (RFC 8200)`);
 }

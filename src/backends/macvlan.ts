@@ -69,7 +69,7 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
     const mtu = network.options["com.docker.network.driver.mtu"];
     if (mtu && link && mtu > link.mtu)
       throw new InvalidError(
-        `option com.docker.network.driver.mtu is "${String(mtu)}", but must be no more than the ${String(link.mtu)} of parent ${link.name}`,
+        `option com.docker.network.driver.mtu is "${mtu}", but must be no more than the ${link.mtu} of parent ${link.name}`,
       );
     mustBearIpv6(network, {
       "option com.docker.network.driver.mtu is": mtu,

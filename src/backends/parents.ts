@@ -60,7 +60,7 @@ async function missingVlan(host: Host, name: string): Promise<NonNullable<Parent
     );
   if (vlan.id < VLAN_IDS.first || vlan.id > VLAN_IDS.last)
     throw new InvalidError(
-      `option parent is "${name}", but a VLAN has a number from ${String(VLAN_IDS.first)} to ${String(VLAN_IDS.last)}`,
+      `option parent is "${name}", but a VLAN has a number from ${VLAN_IDS.first} to ${VLAN_IDS.last}`,
     );
   await mustCarry(host, base);
   if (!(await host.links.canMake("vlan")))

@@ -70,7 +70,7 @@ export class Addresses {
       return [
         {
           index: payload.readUInt32LE(4),
-          cidr: `${formatIp(address)}/${String(payload[1])}`,
+          cidr: `${formatIp(address)}/${payload[1]}`,
           usable: (flags & (IFA_F.TENTATIVE | IFA_F.DADFAILED)) === 0,
           // Of IPv4 the first bit is that of a secondary address.
           passing: (flags & (IFA_F.DEPRECATED | (payload[0] === AF[6] ? IFA_F.TEMPORARY : 0))) !== 0,

@@ -282,7 +282,7 @@ function insideOf(subnet: string): (address: Raw) => boolean {
 }
 
 function keyOf(protocol: number, address: Raw, port: number): string {
-  return `${String(protocol)} ${address} ${String(port)}`;
+  return `${protocol} ${address} ${port}`;
 }
 
 /** What the kernel answers; nothing where there is no such flow any more, or it does not show them. */

@@ -151,7 +151,7 @@ export class Links {
     if (index === 0) return undefined;
     const head = header();
     head.writeInt32LE(index, 4);
-    return await this.#one(`if${String(index)}`, Buffer.concat([head, SKIP_STATS]));
+    return await this.#one(`if${index}`, Buffer.concat([head, SKIP_STATS]));
   }
 
   /** Every link, or those of a kind: a kernel that has the kind lists no others. */

@@ -112,7 +112,7 @@ export function parseRoute(payload: Buffer): Route {
   const destination = found.get(RTA.DST);
   const source = found.get(RTA.PREFSRC);
   return {
-    subnet: `${destination ? formatIp(destination) : any}/${String(payload[1])}`,
+    subnet: `${destination ? formatIp(destination) : any}/${payload[1]}`,
     link: found.u32(RTA.OIF),
     metric: found.u32(RTA.PRIORITY),
     source: source ? formatIp(source) : "",

@@ -24,12 +24,22 @@ export class Sandbox {
   }
 
   /**
-   * Looks into a sandbox; to be closed again.
+   * Does something in a sandbox.
    *
    * @param path as the engine's Join gives it
    * @returns undefined if it is gone, or not there yet: before engine 28 it comes after Join, first as an empty file
    */
-  static open(path: string): Sandbox | undefined {
+  static async within<T>(path: string, fn: (inside: Sandbox) => Promise<T>): Promise<T | undefined> {
+    const inside = Sandbox.#open(path);
+    if (!inside) return undefined;
+    try {
+      return await fn(inside);
+    } finally {
+      inside.#close();
+    }
+  }
+
+  static #open(path: string): Sandbox | undefined {
     let netns: number;
     try {
       netns = openSync(path, "r");
@@ -64,7 +74,7 @@ export class Sandbox {
     });
   }
 
-  close(): void {
+  #close(): void {
     this.#netlink.close();
     closeSync(this.netns);
   }

@@ -81,16 +81,13 @@ export class Announcer {
 
 /** Resolves to false while the link is not up. */
 async function tell(endpoint: Endpoint): Promise<boolean> {
-  const inside = Sandbox.open(endpoint.sandbox ?? "");
-  if (!inside) return false;
-  try {
+  const told = await Sandbox.within(endpoint.sandbox ?? "", async (inside) => {
     const link = (await inside.links.list()).find(
       ({ alias }) => alias === linkAlias("endpoint", endpoint.id),
     );
     if (!link?.up) return false;
     announce(inside.netns, link, bareAddresses(endpoint));
     return true;
-  } finally {
-    inside.close();
-  }
+  });
+  return told ?? false;
 }

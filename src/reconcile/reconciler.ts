@@ -246,7 +246,7 @@ export class Reconciler {
   }
 
   #onAddress(index: number): void {
-    this.#schedule.soon(`addresses of ${String(index)}`, LINK_SETTLE_MS, () => this.#addresses(index));
+    this.#schedule.soon(`addresses of ${index}`, LINK_SETTLE_MS, () => this.#addresses(index));
   }
 
   /** The route to a link's neighbours, without which its address is worth nothing. */

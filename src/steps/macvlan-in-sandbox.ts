@@ -51,9 +51,7 @@ export async function settleInside(
   joined: Joined,
   parent: Link,
 ): Promise<Applied> {
-  const inside = Sandbox.open(joined.sandbox);
-  if (!inside) return false;
-  try {
+  const settleIn = async (inside: Sandbox): Promise<Applied> => {
     const links = await inside.links.list();
     const mine = links.find(({ alias }) => alias === spec.alias);
     // The engine names it before it brings it up.
@@ -72,9 +70,8 @@ export async function settleInside(
     const name = mine?.name ?? freeName(joined, others);
     await replaceInside(host, inside, { spec, joined, parent, name });
     return true;
-  } finally {
-    inside.close();
-  }
+  };
+  return (await Sandbox.within(joined.sandbox, settleIn)) ?? false;
 }
 
 /**
@@ -97,13 +94,8 @@ async function mustSitOn(host: Host, link: Link, parent: Link): Promise<void> {
 async function isMovedOn({ alias }: OnParent, { seen }: Joined, parent: Link): Promise<boolean> {
   if (!sitsOn({ lower: seen?.lower ?? 0 }, parent)) return false;
   for (const namespace of processNamespaces()) {
-    const there = Sandbox.open(namespace);
-    try {
-      const links = (await there?.links.list("macvlan")) ?? [];
-      if (links.some((link) => link.alias === alias && sitsOn(link, parent))) return true;
-    } finally {
-      there?.close();
-    }
+    const links = (await Sandbox.within(namespace, (there) => there.links.list("macvlan"))) ?? [];
+    if (links.some((link) => link.alias === alias && sitsOn(link, parent))) return true;
   }
   return false;
 }
@@ -176,20 +168,17 @@ function freeName({ prefix, seen }: Joined, links: readonly Link[]): string {
   const taken = new Set(links.map(({ name }) => name));
   if (seen && !taken.has(seen.ifname)) return seen.ifname;
   for (let number = 0; ; number += 1) {
-    const name = `${prefix}${String(number)}`;
+    const name = `${prefix}${number}`;
     if (!taken.has(name)) return name;
   }
 }
 
 /** Deletes the link in a sandbox. Resolves to whether it was there. */
 export async function removeInside(sandbox: string, alias: string): Promise<boolean> {
-  const inside = Sandbox.open(sandbox);
-  if (!inside) return false;
-  try {
+  const removed = await Sandbox.within(sandbox, async (inside) => {
     const mine = (await inside.links.list()).find((link) => link.alias === alias);
     if (mine) await inside.links.delete(mine.name);
     return mine !== undefined;
-  } finally {
-    inside.close();
-  }
+  });
+  return removed ?? false;
 }

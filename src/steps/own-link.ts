@@ -68,7 +68,7 @@ export async function settle(
     ...(flags.hairpin === undefined ? {} : { hairpin: flags.hairpin }),
   };
   if (Object.keys(port).length > 0) await where.links.set(link.name, port);
-  return differing.map(([key]) => `${key} ${String(link[key as keyof Link])}`).join(", ");
+  return differing.map(([key]) => `${key} ${link[key as keyof Link]}`).join(", ");
 }
 
 /** Sends a link on its way out. One of that name that is not ours stays. Resolves to whether there was one of ours. */

@@ -52,7 +52,7 @@ export function privateParent(host: Host, { name, alias, kind, mac, mtu }: Priva
  */
 export function vlanLink(host: Host, { name, alias, base, id }: VlanSpec): Step {
   return {
-    what: `link ${name} type vlan id ${String(id)}`,
+    what: `link ${name} type vlan id ${id}`,
     async apply() {
       const [there, below] = await Promise.all([host.link(name), host.links.get(base)]);
       if (!below) throw new KernelError(`ip link add link ${base} name ${name}`, "ENODEV", `no link ${base}`);

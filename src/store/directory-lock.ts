@@ -71,7 +71,7 @@ function take(directory: string): number {
   }
   try {
     ftruncateSync(fd);
-    writeSync(fd, `${String(process.pid)}\n`);
+    writeSync(fd, `${process.pid}\n`);
   } catch {
     // It is ours although the disk is full; only the process's number is missing from another daemon's refusal.
   }
