@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { request } from "node:http";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Answerers } from "./answers.ts";
 import { onNewestEngine } from "./newest-engine.ts";
 import { published } from "./published.ts";
@@ -20,6 +21,8 @@ const CONNECTIONS = 500;
 /** What the last of a thousand ports may cost in multiples of the first. */
 const MOST = { publish: 2, revoke: 2, connect: 1.2 } as const;
 const REPAIRED_MS = 1000;
+/** Longer than a repair is looked after, and others may be done with what they do. */
+const QUIET_MS = 4000;
 
 interface Endpoint {
   readonly NetworkID: string;
@@ -102,7 +105,9 @@ onNewestEngine("a thousand published ports", (site) => {
   });
 
   it("are back within a second when their rules were flushed", async function () {
-    this.retries(2);
+    // Other tests run beside this one; what always takes longer still fails.
+    this.retries(5);
+    await sleep(QUIET_MS);
     const ms = await repairTime(site, "iptables -t nat -F; ip6tables -t nat -F");
     console.log(`        repair of all: ${String(ms)} ms`);
     assert.ok(ms < REPAIRED_MS, `${String(ms)} ms`);
