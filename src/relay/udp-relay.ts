@@ -51,7 +51,7 @@ export class UdpRelay {
   /** The one that was silent longest first. */
   readonly #clients = new Map<string, Client>();
   /** What the host had when it was looked at last. */
-  #found: readonly NetworkInterfaceInfo[] = [];
+  #found: readonly OwnAddress[] = [];
 
   /** @param fd of a socket that is bound to the port; it becomes the relay's */
   constructor(fd: number, carried: Carried) {
@@ -75,6 +75,8 @@ export class UdpRelay {
     server.on("message", (message, sender) => {
       // Nobody can be answered there, and some of it would come to the host itself.
       if (sender.port === 0 || isUnspecified(sender.address)) return;
+      // Somebody wrote the relay's own name: it would answer itself, and that again, without end.
+      if (sender.port === this.#carried.host.port && isOwn(sender.address)) return;
       this.#pass(server, `${address} ${sender.address} ${sender.port}`, message, sender);
     });
     server.bind({ fd });
@@ -162,30 +164,39 @@ export class UdpRelay {
   }
 }
 
-let seen: { readonly at: number; readonly addresses: readonly NetworkInterfaceInfo[] } | undefined;
+/** An address of the host's. */
+type OwnAddress = NetworkInterfaceInfo & { readonly link: string };
+
+let seen: { readonly at: number; readonly addresses: readonly OwnAddress[] } | undefined;
 
 /** Asked for once a second, whoever wants them: with a thousand links that takes 20 ms. Until then the same array. */
-function addressesOfHost(): readonly NetworkInterfaceInfo[] {
+function addressesOfHost(): readonly OwnAddress[] {
   const now = performance.now();
   if (!seen || now - seen.at >= LOOK_AGAIN_MS) seen = { at: now, addresses: everyAddress() };
   return seen.addresses;
 }
 
-/** But for those of tsnet's bridges, whose own clients are answered right. */
-function everyAddress(): NetworkInterfaceInfo[] {
+function everyAddress(): OwnAddress[] {
   try {
-    const links = Object.entries(networkInterfaces()).filter(([link]) => !isBridgeName(link));
-    return links.flatMap(([, addresses = []]) => addresses);
+    return Object.entries(networkInterfaces()).flatMap(([link, addresses = []]) =>
+      addresses.map((one) => ({ ...one, link })),
+    );
   } catch {
     // No descriptor is left to ask with.
     return [];
   }
 }
 
-/** Those of a family at which it matters which one answers. */
-function clientsAsk(all: readonly NetworkInterfaceInfo[], family: Family): string[] {
+/** Whether an address, perhaps with a zone, is the host's. */
+function isOwn(address: string): boolean {
+  const [bare] = address.split("%");
+  return addressesOfHost().some((own) => own.address === bare);
+}
+
+/** Those of a family at which it matters which one answers: not on tsnet's bridges, whose own clients are answered right. */
+function clientsAsk(all: readonly OwnAddress[], family: Family): string[] {
   return all
-    .filter((one) => one.family === `IPv${family}` && !one.scopeid)
+    .filter((one) => one.family === `IPv${family}` && !one.scopeid && !isBridgeName(one.link))
     .map(({ address }) => address)
     .filter((address) => !contains(LOOPBACK[family], address));
 }

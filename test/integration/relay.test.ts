@@ -6,6 +6,7 @@ import { readlinkSync } from "node:fs";
 import { type AddressInfo, connect, createServer } from "node:net";
 import { Relay } from "../../src/relay/relay.ts";
 import { Reservations } from "../../src/kernel/reservations.ts";
+import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "../lab/command.ts";
 import { withoutDescriptors } from "../support/descriptors.ts";
 import { ip, mustBeIsolated } from "../support/isolated.ts";
@@ -144,6 +145,22 @@ describe("Relay", () => {
     assert.deepEqual(heard, [heard[0], heard[0]]);
   });
 
+  it("does not speak with itself where somebody sends in its name", async () => {
+    let asked = 0;
+    const talker = createSocket("udp4", (_, { port, address }) => {
+      asked += 1;
+      talker.send("again", port, address);
+    });
+    ends.push(() => talker.close());
+    await new Promise<void>((resolve) => talker.bind(0, "127.0.0.1", resolve));
+    serve("udp", talker.address());
+    await run(["perl", "-MSocket=:all", "-e", NOBODY, String(PORT), String(PORT)]);
+    await sleep(300);
+    assert.equal(asked, 0);
+    await run(["perl", "-MSocket=:all", "-e", NOBODY, String(PORT), String(PORT + 1)]);
+    await until("another one is answered", () => Promise.resolve(asked === 1));
+  });
+
   it("carries to a client of UDP what its container says, and nobody else", async () => {
     serve("udp", await container());
     const client = createSocket("udp6");
@@ -203,11 +220,11 @@ const CLIENT = `
   socket.connect(Number(process.argv[2]), process.argv[1], () => socket.send("?"));
   setTimeout(() => process.exit(), 1000).unref();`;
 
-/** Sends a datagram to a port of ::1 from port 0. */
+/** Sends a datagram to a port of ::1 from another, or from port 0. */
 const NOBODY = `
   socket(my $raw, AF_INET6, SOCK_RAW, 17) or die $!;
   setsockopt($raw, 41, 7, pack("i", 6)) or die $!; # IPV6_CHECKSUM
-  send($raw, pack("nnnn", 0, $ARGV[0], 9, 0) . "?", 0, pack_sockaddr_in6(0, inet_pton(AF_INET6, "::1"))) or die $!;`;
+  send($raw, pack("nnnn", $ARGV[1] // 0, $ARGV[0], 9, 0) . "?", 0, pack_sockaddr_in6(0, inet_pton(AF_INET6, "::1"))) or die $!;`;
 
 /** Whether a process has a network namespace of its own by now. */
 function isApart(pid: number | undefined): boolean {
