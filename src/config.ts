@@ -46,24 +46,27 @@ export function flag(setting: string): string {
 }
 
 /**
- * Settles the settings.
+ * Reads the settings: of each the flag, else the variable, else the default.
  *
  * @param flags what the command line gave, by setting
  * @throws {InvalidError} that names the setting and what it may be
  */
-export function settle(flags: Readonly<Record<string, unknown>>, environment: NodeJS.ProcessEnv): Config {
+export function readSettings(
+  flags: Readonly<Record<string, unknown>>,
+  environment: NodeJS.ProcessEnv,
+): Config {
   const settings = Object.keys(Config.shape) as (keyof Config)[];
-  const settled = settings.map((setting) => [setting, settleOne(setting, flags[setting], environment)]);
-  return Object.fromEntries(settled) as Config;
+  const read = settings.map((setting) => [setting, readSetting(setting, flags[setting], environment)]);
+  return Object.fromEntries(read) as Config;
 }
 
 /**
- * Settles one setting. A variable that is empty is none, as units and compose files have it that have no value for it.
+ * Reads one setting. A variable that is empty is none, as units and compose files have it that have no value for it.
  *
  * @param given what the command line gave, if it did
  * @throws {InvalidError} that names the setting and what it may be
  */
-export function settleOne<Setting extends keyof Config>(
+export function readSetting<Setting extends keyof Config>(
   setting: Setting,
   given: unknown,
   environment: NodeJS.ProcessEnv,

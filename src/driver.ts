@@ -85,7 +85,7 @@ export class Driver {
       if (known && !isDeepStrictEqual({ ...known, ...asked }, known))
         throw new ConflictError(`network ${request.id} exists with other settings`);
       try {
-        const network = known ?? (await this.#settle(backend, asked));
+        const network = known ?? (await this.#survey(backend, asked));
         await (known ? applyAgain : applyAll)(this.networkPlan(network), stepLog(this.#log, request.id));
         this.#made.set(network.id, Date.now());
         await this.#warnOfTrouble(network);
@@ -313,7 +313,7 @@ export class Driver {
     return await this.#lock.run(network, fn);
   }
 
-  async #settle(backend: Backend, asked: Omit<Network, "found" | "createdAt">): Promise<Network> {
+  async #survey(backend: Backend, asked: Omit<Network, "found" | "createdAt">): Promise<Network> {
     // Of two that cannot both be there, and are asked for at once, the first one wins.
     const others = [...this.#state.networks(), ...this.#beginning.values()];
     const network = { found: undefined, createdAt: Date.now(), ...asked };

@@ -5,7 +5,7 @@ import { portsCommand } from "./cli/ports.ts";
 import { withSetting } from "./cli/setting.ts";
 import { statusCommand } from "./cli/status.ts";
 import { storeCommand } from "./cli/store.ts";
-import { Config, settle } from "./config.ts";
+import { Config, readSettings } from "./config.ts";
 import { reason } from "./errors.ts";
 import { daemon } from "./daemon.ts";
 
@@ -15,7 +15,7 @@ const program = new Command("tsnet")
 const command = program.command("daemon").description("run the driver in the foreground");
 for (const setting of Object.keys(Config.shape)) withSetting(command, setting as keyof Config);
 program.addCommand(portsCommand()).addCommand(statusCommand()).addCommand(storeCommand());
-command.action((flags: Record<string, unknown>) => daemon(settle(flags, process.env)));
+command.action((flags: Record<string, unknown>) => daemon(readSettings(flags, process.env)));
 
 /** Status of a program that SIGPIPE has ended, which Node has switched off. */
 const SIGPIPE = 141;

@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import { request } from "node:http";
 import { text } from "node:stream/consumers";
-import { settleOne } from "../config.ts";
+import { readSetting } from "../config.ts";
 import { TsnetError, reason } from "../errors.ts";
 import { withSetting } from "./setting.ts";
 
@@ -23,7 +23,7 @@ export function query(
   return withSetting(new Command(name).description(description), "socket")
     .option("--json", "print JSON")
     .action(async ({ socket, json }: { socket?: string; json?: boolean }) => {
-      const answer = await ask(settleOne("socket", socket, process.env), path);
+      const answer = await ask(readSetting("socket", socket, process.env), path);
       process.stdout.write(json ? `${JSON.stringify(answer, null, 2)}\n` : render(answer));
     });
 }

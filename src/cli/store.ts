@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import { readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { OPTIONS } from "../backends/index.ts";
-import { settleOne } from "../config.ts";
+import { readSetting } from "../config.ts";
 import { ConflictError, InvalidError, TsnetError, reason } from "../errors.ts";
 import { withSetting } from "./setting.ts";
 import { problems } from "../store/audit.ts";
@@ -46,7 +46,7 @@ export function storeCommand(): Command {
 }
 
 function directory({ stateDir }: Where): string {
-  return settleOne("stateDir", stateDir, process.env);
+  return readSetting("stateDir", stateDir, process.env);
 }
 
 function check(where: Where): void {

@@ -53,7 +53,7 @@ export class Firewall {
     };
   }
 
-  /** Tells which bridges hold the engine's own containers; no network may reach them once {@link settle} is done. */
+  /** Tells which bridges hold the engine's own containers; no network may reach them once {@link repairChains} is done. */
   setEngineBridges(bridges: readonly EngineBridge[]): void {
     for (const family of FAMILIES) this.#families[family].setEngineBridges(bridges);
   }
@@ -73,7 +73,7 @@ export class Firewall {
    *
    * @returns what was put right since it was done last, as iptables says it
    */
-  async settle(): Promise<string[]> {
+  async repairChains(): Promise<string[]> {
     await Promise.all(FAMILIES.map((family) => this.#families[family].change([], [])));
     const drift = FAMILIES.flatMap((family) => this.#families[family].takeDrift());
     for (const family of FAMILIES) {

@@ -174,7 +174,7 @@ export class Reconciler {
 
   async #bridges(): Promise<void> {
     await this.#companions.onBridge();
-    await this.#rules.settle();
+    await this.#rules.chains();
     // The host need not wait for an engine that is just starting.
     this.#schedule.soon("engine's bridges", 0, () => this.#askForBridges());
   }

@@ -59,9 +59,9 @@ export class RuleRepair {
   }
 
   /** Puts chains, jumps and standing rules right, without which no network's rules are worth anything. */
-  async settle(): Promise<void> {
+  async chains(): Promise<void> {
     try {
-      const changes = await this.#firewall.settle();
+      const changes = await this.#firewall.repairChains();
       for (const change of changes) this.#health.repaired("rules", change);
       // Without the way there no rule of theirs was asked.
       if (changes.length > 0)
@@ -112,7 +112,7 @@ export class RuleRepair {
     await this.#firewall.othersDone();
     const before = this.#health.repairs;
     this.#firewall.forget();
-    await this.settle();
+    await this.chains();
     const failed: string[] = [];
     for (const { id } of this.#state.networks()) if (!(await this.#network(id))) failed.push(id);
     await this.#sweep.rules();

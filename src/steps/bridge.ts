@@ -7,7 +7,7 @@ import type { Host } from "../kernel/host.ts";
 import type { Link, NewLink } from "../kernel/link.ts";
 import { home } from "../kernel/netns.ts";
 import type { Route } from "../kernel/route.ts";
-import { discardOwn, mark, mustBeOurs, nameBack, settle } from "./own-link.ts";
+import { discardOwn, mark, mustBeOurs, nameBack, setDiffering } from "./own-link.ts";
 
 /** Ports that a bridge can have (BR_MAX_PORTS, net/bridge/br_private.h). */
 export const BRIDGE_PORTS = 1023;
@@ -55,7 +55,7 @@ export function bridgeLink(host: Host, spec: BridgeSpec): Step {
         return true;
       }
       mustBeOurs(there, "bridge", alias);
-      return await settle(host, there, { mac, mtu, up: true, ...mark(alias) });
+      return await setDiffering(host, there, { mac, mtu, up: true, ...mark(alias) });
     },
     async revert() {
       await discardOwn(host, name, alias);
@@ -71,7 +71,7 @@ export function adoptedBridge(host: Host, name: string): Step {
       const there = await host.link(name);
       if (!there)
         throw new KernelError(`ip link show ${name}`, "ENODEV", "the bridge this network was put on is gone");
-      return await settle(host, there, { up: true });
+      return await setDiffering(host, there, { up: true });
     },
     revert: () => Promise.resolve(),
   };
@@ -98,7 +98,7 @@ export function vethPair(host: Host, spec: VethSpec): Step {
         mustBeOurs(there, "veth", alias);
         // A port that got its own frames back would show a bridge within the container its members on the wrong side.
         const wanted = { isolated, hairpin: false, mtu, master: master.index, up: true, ...mark(alias) };
-        const changed = await settle(host, there, wanted);
+        const changed = await setDiffering(host, there, wanted);
         if (spec.adopted && there.master !== master.index) await tellNewMac(host, master, there);
         return changed;
       }

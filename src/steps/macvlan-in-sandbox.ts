@@ -9,7 +9,7 @@ import { Sandbox } from "../kernel/sandbox.ts";
 import { LINK_GROUP } from "../names.ts";
 import type { Applied } from "../step.ts";
 import { type OnParent, addMacvlan, following, nameBelow, packets, sitsOn } from "./macvlan-on-parent.ts";
-import { settle } from "./own-link.ts";
+import { setDiffering } from "./own-link.ts";
 
 /** What only the sandbox can tell of a link, and nobody when it has gone with its parent. */
 export interface Seen {
@@ -58,7 +58,7 @@ export async function settleInside(
     if (mine?.up) await look(inside, mine, joined);
     if (mine?.kind === "macvlan") {
       await mustSitOn(host, mine, parent);
-      return await settle(inside, mine, following(spec, parent));
+      return await setDiffering(inside, mine, following(spec, parent));
     }
     // The engine is at it.
     if (mine && !mine.up) return false;

@@ -5,7 +5,7 @@ import { LINK_GROUP } from "../names.ts";
 import type { Step } from "../step.ts";
 import { type Joined, removeInside, settleInside } from "./macvlan-in-sandbox.ts";
 import { type OnParent, addMacvlan, following, mustBeFree, packets, sitsOn } from "./macvlan-on-parent.ts";
-import { discardOwn, mark, mustBeOurs, settle } from "./own-link.ts";
+import { discardOwn, mark, mustBeOurs, setDiffering } from "./own-link.ts";
 
 /** A container's own link on a parent. */
 export interface MacvlanSpec extends OnParent {
@@ -40,7 +40,7 @@ export function macvlanLink(host: Host, spec: MacvlanSpec): Step {
         mustBeOurs(there, there.kind === "veth" ? "veth" : "macvlan", alias);
         if (!parent) return false;
         if (there.kind === "macvlan" && sitsOn(there, parent))
-          return await settle(host, there, { ...mark(alias), ...following(spec, parent) });
+          return await setDiffering(host, there, { ...mark(alias), ...following(spec, parent) });
         if (joined) return false;
         await host.links.delete(name);
       }

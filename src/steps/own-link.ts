@@ -51,7 +51,7 @@ export async function nameBack(
 }
 
 /** Sets what differs. Resolves to how that was, or false if nothing did. */
-export async function settle(
+export async function setDiffering(
   where: { readonly links: Links },
   link: Link,
   wanted: LinkSettings,

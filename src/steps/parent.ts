@@ -5,7 +5,7 @@ import type { Step } from "../step.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
 import { hasGone } from "./gone.ts";
-import { discardOwn, isForeign, mark, mustBeOurs, settle } from "./own-link.ts";
+import { discardOwn, isForeign, mark, mustBeOurs, setDiffering } from "./own-link.ts";
 
 /** A link that leads nowhere: what is sent through it is dropped. */
 export interface PrivateParentSpec {
@@ -33,7 +33,7 @@ export function privateParent(host: Host, { name, alias, kind, mac, mtu }: Priva
       const settings = { mac, mtu, ...(limit > 0 ? { gsoMaxSize: limit } : {}) };
       if (there) {
         mustBeOurs(there, kind, alias);
-        return await settle(host, there, { up: true, ...settings, ...mark(alias) });
+        return await setDiffering(host, there, { up: true, ...settings, ...mark(alias) });
       }
       await host.links.add({ name, kind, group: LINK_GROUP, ...settings });
       await host.links.set(name, { alias, linkLocal: false });
@@ -60,7 +60,7 @@ export function vlanLink(host: Host, { name, alias, base, id }: VlanSpec): Step 
         // The host's own set-up may have made it meanwhile, as when it starts anew; then it is used as it is.
         if (isForeign(there)) return false;
         mustBeOurs(there, "vlan", alias);
-        const changed = await settle(host, there, { mtu: below.mtu, ...mark(alias) });
+        const changed = await setDiffering(host, there, { mtu: below.mtu, ...mark(alias) });
         // The kernel brings it up together with the one below.
         return below.up && !there.up ? await raise(host, name) : changed;
       }

@@ -2,7 +2,7 @@ import type { Host } from "../kernel/host.ts";
 import { LINK_GROUP } from "../names.ts";
 import type { Applied, Step } from "../step.ts";
 import { nameBelow, sitsOn } from "./macvlan-on-parent.ts";
-import { discardOwn, mark, mustBeOurs, nameBack, settle } from "./own-link.ts";
+import { discardOwn, mark, mustBeOurs, nameBack, setDiffering } from "./own-link.ts";
 
 /**
  * A link of the host's own on the parent, which reaches the containers there as the parent itself cannot. It is down.
@@ -18,7 +18,7 @@ export function shimLink(
       if (!below) return false;
       if (there) mustBeOurs(there, "macvlan", alias);
       if (there && sitsOn(there, below))
-        return await settle(host, there, { mac, mtu: below.mtu, ...mark(alias) });
+        return await setDiffering(host, there, { mac, mtu: below.mtu, ...mark(alias) });
       const before = there && `link ${await nameBelow(host, there)}`;
       const former = there ? undefined : await nameBack(host, { name, kind: "macvlan", alias }, this);
       if (former !== undefined) return former;
@@ -41,7 +41,7 @@ export function linkUp(host: Host, name: string): Step {
     what: `link ${name} up`,
     async apply() {
       const there = await host.links.get(name);
-      return there ? await settle(host, there, { up: true }) : false;
+      return there ? await setDiffering(host, there, { up: true }) : false;
     },
     revert: () => Promise.resolve(),
   };

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { Config, flag, settle, variable } from "../../src/config.ts";
+import { Config, flag, readSettings, variable } from "../../src/config.ts";
 import { InvalidError } from "../../src/errors.ts";
 
 describe("config", () => {
   it("has a default for every setting", () => {
-    assert.deepEqual(settle({}, {}), {
+    assert.deepEqual(readSettings({}, {}), {
       socket: "/run/docker/plugins/tsnet.sock",
       stateDir: "/var/lib/tsnet",
       dockerSocket: "/var/run/docker.sock",
@@ -16,7 +16,7 @@ describe("config", () => {
 
   it("takes a flag before a variable, and a variable before the default", () => {
     const environment = { TSNET_SOCKET: "/variable", TSNET_STATE_DIR: "/state" };
-    const config = settle({ socket: "/flag" }, environment);
+    const config = readSettings({ socket: "/flag" }, environment);
     assert.equal(config.socket, "/flag");
     assert.equal(config.stateDir, "/state");
     assert.equal(config.logLevel, "info");
@@ -24,20 +24,23 @@ describe("config", () => {
 
   it("takes a variable that is empty for none", () => {
     const empty = Object.fromEntries(Object.keys(Config.shape).map((key) => [variable(key), ""]));
-    assert.deepEqual(settle({}, empty), settle({}, {}));
+    assert.deepEqual(readSettings({}, empty), readSettings({}, {}));
   });
 
   it("refuses a path that is empty, or longer than a socket's can be", () => {
     const longest = `/${"a".repeat(106)}`;
     for (const key of ["socket", "dockerSocket", "systemBus"] as const) {
-      assert.equal(settle({ [key]: longest }, {})[key], longest);
+      assert.equal(readSettings({ [key]: longest }, {})[key], longest);
       assert.throws(
-        () => settle({ [key]: `${longest}a` }, {}),
+        () => readSettings({ [key]: `${longest}a` }, {}),
         /^InvalidError: --\S+ \(\S+\): is longer than/,
       );
     }
     for (const key of ["socket", "dockerSocket", "systemBus", "stateDir"])
-      assert.throws(() => settle({ [key]: "" }, {}), /^InvalidError: --\S+ \(\S+\): must not be empty$/);
+      assert.throws(
+        () => readSettings({ [key]: "" }, {}),
+        /^InvalidError: --\S+ \(\S+\): must not be empty$/,
+      );
   });
 
   it("names the setting both ways when its value cannot be", () => {
@@ -46,7 +49,7 @@ describe("config", () => {
       [{}, { TSNET_LOG_LEVEL: "loud" }],
     ] as const)
       assert.throws(
-        () => settle(flags, environment),
+        () => readSettings(flags, environment),
         (error) =>
           error instanceof InvalidError && error.message.startsWith("--log-level (TSNET_LOG_LEVEL): "),
       );

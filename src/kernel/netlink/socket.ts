@@ -147,7 +147,7 @@ export class NetlinkSocket {
         request.torn ||= message.torn;
         if (message.type === NLMSG_ERROR || message.type === NLMSG_DONE) {
           open.delete(message.sequence);
-          settle(request, message);
+          finish(request, message);
         } else if (request.keep(message)) request.answers.push(message);
       }
   }
@@ -182,7 +182,7 @@ function isDump({ flags }: Request): boolean {
 }
 
 /** Its last message, of either type, begins with the negative errno. */
-function settle(request: Request, { data }: NetlinkMessage): void {
+function finish(request: Request, { data }: NetlinkMessage): void {
   const { command, resolve, reject } = request;
   const errno = data.readInt32LE(0);
   if (errno === 0) resolve(request);

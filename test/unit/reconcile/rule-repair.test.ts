@@ -31,7 +31,7 @@ describe("RuleRepair", () => {
     const firewall = {
       othersDone: () => Promise.resolve(),
       forget: () => undefined,
-      settle: async () => {
+      repairChains: async () => {
         looks++;
         return Promise.resolve(settle());
       },
@@ -68,7 +68,7 @@ describe("RuleRepair", () => {
       throw new Error("no");
     };
     for (let minute = 0; minute < 2; minute++) {
-      await assert.rejects(rules.settle(), /no/);
+      await assert.rejects(rules.chains(), /no/);
       // Their own rules are there, but are worth nothing.
       for (const network of NETWORKS) await rules.network(network, false);
       assert.deepEqual(
@@ -78,7 +78,7 @@ describe("RuleRepair", () => {
     }
     assert.equal(lines.length, NETWORKS.length);
     settle = () => [];
-    await rules.settle();
+    await rules.chains();
     for (const network of NETWORKS) await rules.network(network, false);
     assert.deepEqual([...health.degraded], []);
   });
