@@ -20,9 +20,12 @@ const CONNECTIONS = 500;
 
 /** What the last of a thousand ports may cost in multiples of the first. */
 const MOST = { publish: 2, revoke: 2, connect: 1.2 } as const;
+const PROGRAMS = ["iptables", "ip6tables"];
 const REPAIRED_MS = 1000;
-/** Longer than a repair is looked after, and others may be done with what they do. */
-const QUIET_MS = 4000;
+/** Or so many times what the kernel takes for the same rules at that moment: other tests run beside this one. */
+const REPAIRED_TIMES = 4;
+/** Longer than a change is looked after. */
+const QUIET_MS = 3000;
 
 interface Endpoint {
   readonly NetworkID: string;
@@ -105,12 +108,14 @@ onNewestEngine("a thousand published ports", (site) => {
   });
 
   it("are back within a second when their rules were flushed", async function () {
-    // Other tests run beside this one; what always takes longer still fails.
-    this.retries(5);
+    this.retries(4);
+    const start = performance.now();
+    await site.exec(["sh", "-c", PROGRAMS.map((name) => `${name}-save -t nat | ${name}-restore`).join(";")]);
+    const kernelMs = Math.round(performance.now() - start);
     await sleep(QUIET_MS);
-    const ms = await repairTime(site, "iptables -t nat -F; ip6tables -t nat -F");
-    console.log(`        repair of all: ${String(ms)} ms`);
-    assert.ok(ms < REPAIRED_MS, `${String(ms)} ms`);
+    const ms = await repairTime(site, PROGRAMS.map((name) => `${name} -t nat -F`).join(";"));
+    console.log(`        repair of all: ${String(ms)} ms; the same rules once more: ${String(kernelMs)} ms`);
+    assert.ok(ms < Math.max(REPAIRED_MS, REPAIRED_TIMES * kernelMs), `${String(ms)} ms`);
   });
 
   /** Has one container publish a port and take it back, and adds what the engine's requests took, in milliseconds. */
