@@ -38,6 +38,8 @@ const RAW = "latin1";
 const PORTS_APART = 8;
 /** Milliseconds that the flows of a container that goes may stay: many go at once. */
 const LEFT_MS = 5;
+/** The same for what has crossed borders: one network's rules are put right after the other's. */
+const STRAYS_MS = 200;
 
 /** Where clients send to. */
 export interface ServedPort {
@@ -106,6 +108,9 @@ export class Conntrack {
   /** Those whose flows are being forgotten, and when that is done. */
   readonly #going = new Map<string, Promise<void>>();
   #timer: NodeJS.Timeout | undefined;
+  /** What was crossed, by its subnet, while nobody has looked. */
+  readonly #crossed = new Map<string, Border>();
+  #straysTimer: NodeJS.Timeout | undefined;
 
   /** @param isLocal whether a bare address is the host's own */
   constructor(isLocal: (address: string) => Promise<boolean>) {
@@ -120,9 +125,16 @@ export class Conntrack {
     if (ports.length > 0) await this.#with({ ports });
   }
 
-  /** Forgets what has crossed borders and should not have, as it did. What fails the kernel forgets some time anyway. */
+  /** Forgets, in a moment, what has crossed borders and should not have, as it did. */
   forgetStrays(borders: readonly Border[]): void {
-    if (borders.length > 0) this.#with({ borders }).catch(() => undefined);
+    for (const border of borders) this.#crossed.set(border.subnet, border);
+    this.#straysTimer ??= setTimeout(() => {
+      this.#straysTimer = undefined;
+      const crossed = [...this.#crossed.values()];
+      this.#crossed.clear();
+      // What fails the kernel forgets some time anyway.
+      this.#with({ borders: crossed }).catch(() => undefined);
+    }, STRAYS_MS).unref();
   }
 
   /**
@@ -145,6 +157,7 @@ export class Conntrack {
 
   /** Forgets what is still to be forgotten, and closes. */
   async close(): Promise<void> {
+    clearTimeout(this.#straysTimer);
     if (this.#left.size > 0) this.#forgetLeft();
     await this.#last;
     this.#socket.close();
