@@ -74,7 +74,9 @@ export class Reservations {
     try {
       return this.take(owner, port, admitted).taken;
     } catch (error) {
-      this.#lost.set(keyOf(port), { owner, ...port });
+      // Of two that are in each other's way the first one has it back: each kept from the other, neither would.
+      if (!this.#held.has(keyOf(port)) && !this.#lostTo(owner, port))
+        this.#lost.set(keyOf(port), { owner, ...port });
       throw error;
     }
   }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type Server, createServer } from "node:net";
+import { Reservations } from "../../src/kernel/reservations.ts";
 import type { PortBinding } from "../../src/model.ts";
 import { sendUdp, trackFlows, udpFlows } from "../support/flows.ts";
 import { mustBeIsolated, plugWire, ruleLines, wipe } from "../support/isolated.ts";
@@ -167,6 +168,25 @@ describe("the host's ports that a container is given", () => {
     }
     await site.reconcile();
     assert.deepEqual([...site.reconciler.health.degraded], []);
+  });
+
+  it("are the first one's again of two that both have them on record, once the process that took them has ended", async () => {
+    const reservations = new Reservations();
+    const [all, some] = ["0.0.0.0", "127.0.0.1"].map(
+      (address) => () => reservations.retake(address, { protocol: "tcp", address, port: 8000 }, []),
+    );
+    const server = createServer().listen(8000, "127.0.0.2");
+    try {
+      await once(server, "listening");
+      assert.throws(() => all?.(), /taken by another process/);
+      assert.throws(() => some?.(), /taken by 0\.0\.0\.0/);
+      await new Promise((resolve) => server.close(resolve));
+      assert.equal(all?.(), true);
+      assert.throws(() => some?.(), /taken by 0\.0\.0\.0/);
+    } finally {
+      server.close();
+      reservations.close();
+    }
   });
 
   it("are what they were when others cannot take their place, whichever step fails", async function () {
