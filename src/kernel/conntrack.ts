@@ -216,30 +216,32 @@ export class Conntrack {
   async #forgetOf(family: Family, unwanted: Unwanted): Promise<void> {
     const { ports, ends, borders } = unwanted;
     const lists = ends.length + borders.length > 0 ? [allOf(family)] : listsOf(family, ports);
-    const charge = chargeOf(family, unwanted);
-    const flows = await this.#flows(lists, (flow) => charge(flow) !== undefined);
-    const charges = new Map(flows.map((flow) => [flow, charge(flow)]));
-    const local = await this.#localOf([...charges.values()].flatMap((one) => one?.address ?? []));
-    const isMeant = (flow: Flow) => {
-      const { address, local: mustBe } = charges.get(flow) ?? {};
-      return address === undefined || local.has(address) === mustBe;
-    };
+    const charged = await this.#charged(lists, chargeOf(family, unwanted));
+    const local = await this.#localOf(charged.flatMap(({ address }) => address ?? []));
+    const meant = charged.filter(
+      ({ address, local: mustBe }) => address === undefined || local.has(address) === mustBe,
+    );
     await Promise.all(
-      flows
-        .filter(isMeant)
-        .map(({ message }) => known(this.#socket.request("conntrack -D", CT_DELETE, 0, nameOf(message)))),
+      meant.map(({ flow: { message } }) =>
+        known(this.#socket.request("conntrack -D", CT_DELETE, 0, nameOf(message))),
+      ),
     );
   }
 
-  async #flows(lists: readonly Buffer[], isWanted: (flow: Flow) => boolean): Promise<Flow[]> {
-    const flows: Flow[] = [];
+  /** The flows in these lists that are unwanted, and why. */
+  async #charged(
+    lists: readonly Buffer[],
+    chargeOn: (flow: Flow) => Charge | undefined,
+  ): Promise<(Charge & { readonly flow: Flow })[]> {
+    const charged: (Charge & { readonly flow: Flow })[] = [];
     const keep = ({ data }: NetlinkMessage) => {
       const flow = parseFlow(data);
-      if (flow && isWanted(flow)) flows.push(flow);
+      const charge = flow && chargeOn(flow);
+      if (charge) charged.push({ flow, ...charge });
       return false;
     };
     for (const list of lists) await known(this.#socket.dump("conntrack -L", CT_GET, list, keep));
-    return flows;
+    return charged;
   }
 
   /** Those of the addresses that are the host's. */
