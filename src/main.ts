@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import { Command } from "commander";
 import manifest from "../package.json" with { type: "json" };
 import { portsCommand } from "./cli/ports.ts";
@@ -30,10 +29,8 @@ program.hook("preAction", (_, chosen) => {
   });
 });
 
-try {
-  await program.parseAsync();
-} catch (error) {
+program.parseAsync().catch((error: unknown) => {
   process.stderr.write(`tsnet: ${reason(error)}\n`);
   // A daemon that cannot watch the host must not go on listening as if it did.
   process.exit(1);
-}
+});

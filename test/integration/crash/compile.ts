@@ -10,7 +10,7 @@ const ROOT = join(import.meta.dirname, "../../..");
  * @returns path of the victim's program
  */
 export function compile(directory: string): string {
-  const program = join(directory, "victim.mjs");
+  const program = join(directory, "victim.cjs");
   execFileSync(join(ROOT, "scripts/bundle"), [join(import.meta.dirname, "victim.ts"), program]);
   symlinkSync(join(ROOT, "node_modules"), join(directory, "node_modules"));
   return program;
