@@ -1,4 +1,4 @@
-import { Protocol } from "netlink";
+import { Protocol } from "./netlink/binding.ts";
 import { isErrno } from "../errors.ts";
 import { FAMILIES, type Family, UNSPECIFIED, bare, formatIp, ipBytes, parseCidr, parseIp } from "../ip.ts";
 import { AF } from "./libc.ts";

@@ -1,4 +1,4 @@
-import { Protocol } from "netlink";
+import { Protocol } from "./netlink/binding.ts";
 import { isErrno } from "../errors.ts";
 import { LEAVING_GROUP } from "../names.ts";
 import { deleteGroupPayload } from "./link.ts";

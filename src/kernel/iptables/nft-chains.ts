@@ -1,4 +1,4 @@
-import { Protocol } from "netlink";
+import { Protocol } from "../netlink/binding.ts";
 import type { Family } from "../../ip.ts";
 import { AF } from "../libc.ts";
 import { Attributes } from "../netlink/message.ts";

@@ -1,4 +1,4 @@
-import { Protocol } from "netlink";
+import { Protocol } from "../netlink/binding.ts";
 import { subscribe } from "../netlink/multicast.ts";
 
 /** Multicast group that announces every committed change to nf_tables (linux/netfilter/nfnetlink.h). */

@@ -1,7 +1,8 @@
-import { type NetlinkMessage, type NetlinkSocket, type Protocol, createNetlink } from "netlink";
+import type { NetlinkMessage } from "netlink";
 import { readFileSync, readdirSync, statSync } from "node:fs";
 import { KernelError, isErrno } from "../../errors.ts";
 import { droppedBy, setOption } from "../socket-option.ts";
+import { type NetlinkSocket, type Protocol, createNetlink } from "./binding.ts";
 
 /**
  * Bytes for what is not read yet: some 10,000 messages, which come while the daemon does something else for a second.

@@ -1,4 +1,4 @@
-import { Protocol } from "netlink";
+import { Protocol } from "./binding.ts";
 import { subscribe } from "./multicast.ts";
 import { NetlinkSocket } from "./socket.ts";
 

@@ -1,4 +1,4 @@
-import type { Protocol } from "netlink";
+import type { Protocol } from "./binding.ts";
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../../errors.ts";
 import { SOCK, close, failure, libc, socket } from "../libc.ts";
