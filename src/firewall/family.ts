@@ -20,6 +20,8 @@ interface Change {
 
 /** What is remembered of one family's tables. */
 interface Memory {
+  /** Before it was read; undefined where the kernel does not say. */
+  readonly generation: number | undefined;
   readonly saved: Saved;
   readonly wanted: WantedRules;
   /** Keys of chains that were not as they should be when they were read. */
@@ -35,6 +37,7 @@ interface Memory {
 export class FamilyRules {
   readonly #family: Family;
   readonly #iptables: Pick<Iptables, "restore" | "save">;
+  readonly #generation: () => Promise<number | undefined>;
   /** Somebody was seen to have taken all of tsnet's chains away. */
   flushed = false;
   #memory: Memory | undefined;
@@ -49,9 +52,15 @@ export class FamilyRules {
   /** What was read while a change was under way would be out of date. */
   readonly #turns = new Limit(1);
 
-  constructor(family: Family, iptables: Pick<Iptables, "restore" | "save">) {
+  /** @param generation another number after each change to any rules; undefined where nothing tells of changes */
+  constructor(
+    family: Family,
+    iptables: Pick<Iptables, "restore" | "save">,
+    generation: () => Promise<number | undefined>,
+  ) {
     this.#family = family;
     this.#iptables = iptables;
+    this.#generation = generation;
   }
 
   /** Adds and deletes rules. Resolves to whether anything had to be changed. */
@@ -75,9 +84,15 @@ export class FamilyRules {
     this.#memory?.wanted.setEngineBridges(bridges);
   }
 
-  /** Forgets what was there: the next change reads it again. Somebody else may have changed it. */
+  /** Forgets what was there: the next change reads it again. Somebody else has changed it. */
   forget(): void {
     this.#memory = undefined;
+  }
+
+  /** The same, unless it can be told that nobody has changed anything since it was read. */
+  async forgetOld(): Promise<void> {
+    const memory = this.#memory;
+    if (memory?.generation === undefined || memory.generation !== (await this.#generation())) this.forget();
   }
 
   /** The bridges that the rules which are there keep apart as the engine's. */
@@ -145,9 +160,12 @@ export class FamilyRules {
     });
     const bridges = this.#engineBridges;
     const touched = new Set([...unsettled, ...wanted.takeTouched()]);
-    const { text, done } = transaction(this.#family, saved, wanted.chains, touched);
-    if (text !== "") await this.#iptables.restore(text);
-    done();
+    // Most changes are of rules that are there, as plans are looked at; what nobody has touched need not be compared.
+    if (touched.size > 0) {
+      const { text, done } = transaction(this.#family, saved, wanted.chains, touched);
+      if (text !== "") await this.#iptables.restore(text);
+      done();
+    }
     this.#hasChains = wanted.chains.size > 0;
     this.#bridgesThere = bridges;
     memory.unsettled = new Set();
@@ -158,6 +176,7 @@ export class FamilyRules {
 
   async #read(): Promise<Memory> {
     if (this.#memory) return this.#memory;
+    const generation = await this.#generation();
     const saved = parseSaved(await this.#iptables.save());
     if (this.#hasChains && saved.own.size === 0) this.flushed = true;
     this.#bridgesThere ??= engineBridgesIn(saved.own);
@@ -167,6 +186,7 @@ export class FamilyRules {
     // An engine's bridge that came or went is no drift.
     wanted.setEngineBridges(this.#engineBridges);
     this.#memory = {
+      generation,
       saved,
       wanted,
       unsettled: text === "" ? new Set() : touched,

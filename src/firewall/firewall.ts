@@ -19,8 +19,8 @@ export class Firewall {
   /** Whether the host forwards packets at all. */
   readonly forwarding = new Forwarding(this.#iptables);
   readonly #families: Record<Family, FamilyRules> = {
-    4: new FamilyRules(4, this.#iptables[4]),
-    6: new FamilyRules(6, this.#iptables[6]),
+    4: new FamilyRules(4, this.#iptables[4], () => this.#variant.generation()),
+    6: new FamilyRules(6, this.#iptables[6], () => this.#variant.generation()),
   };
 
   /** @param firewalld that is asked to accept what these rules accept */
@@ -63,9 +63,14 @@ export class Firewall {
     return (await Promise.all(FAMILIES.map((family) => this.#families[family].engineBridges()))).flat();
   }
 
-  /** Forgets what is remembered of the kernel's tables, since somebody else may have changed them. */
+  /** Forgets what is remembered of the kernel's tables, since somebody else has changed them. */
   forget(): void {
     for (const family of FAMILIES) this.#families[family].forget();
+  }
+
+  /** The same, unless it can be told that nobody has. */
+  async forgetOld(): Promise<void> {
+    await Promise.all(FAMILIES.map((family) => this.#families[family].forgetOld()));
   }
 
   /**

@@ -138,11 +138,16 @@ export class Reconciler {
       }
     };
     this.health.report("store", this.#state.trouble() ?? "");
-    this.#firewall.forget();
-    await attempt(async () => {
-      this.#parents.learn(await this.#host.links.remember());
-    });
-    await attempt(() => this.#bridges());
+    // The kernel tells of its links while programs tell of its rules.
+    await Promise.all([
+      attempt(async () => {
+        this.#parents.learn(await this.#host.links.remember());
+      }),
+      attempt(async () => {
+        await this.#firewall.forgetOld();
+        await this.#bridges();
+      }),
+    ]);
     await this.#abreast.each(this.#state.networks(), ({ id }) =>
       attempt(async () => {
         const found = await this.#network(id);

@@ -70,7 +70,7 @@ for (const variant of ["nf_tables", "legacy"] as const)
     const open = (family: 4 | 6) => {
       const iptables = new Iptables(family, HOOKED);
       opened.push(iptables);
-      const rules = new FamilyRules(family, iptables);
+      const rules = new FamilyRules(family, iptables, () => Promise.resolve(undefined));
       rules.setEngineBridges(ENGINE_BRIDGES);
       return rules;
     };

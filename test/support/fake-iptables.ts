@@ -29,6 +29,8 @@ export class FakeIptables implements Pick<Iptables, "restore" | "save"> {
   readonly restores: string[] = [];
   /** How often everything was read. */
   saves = 0;
+  /** How often anything was changed, by whoever. */
+  edits = 0;
   /** Waited for before each restore; what it throws is the restore's failure. */
   before: (text: string) => Promise<void> = () => Promise.resolve();
   readonly #tables = new Map<string, FakeTable>(
@@ -51,6 +53,7 @@ export class FakeIptables implements Pick<Iptables, "restore" | "save"> {
 
   /** Does at once what a restore does, as somebody else would. */
   edit(text: string): void {
+    this.edits += 1;
     let table = "";
     let draft: FakeTable = new Map();
     for (const line of text.split("\n")) {

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { ConflictError, KernelError, reason } from "../../errors.ts";
+import { nftGeneration } from "./nft-generation.ts";
 
 const run = promisify(execFile);
 type Variant = "nft" | "legacy";
@@ -16,7 +17,7 @@ const PAUSE_MS = 200;
 
 /** Which of the two iptables the host's `iptables` is. */
 export class IptablesVariant {
-  #here: Variant | undefined;
+  #asked: Promise<Variant> | undefined;
 
   /**
    * Makes sure that the engine's rules and tsnet's will be in the same tables: those of nf_tables and those of
@@ -26,7 +27,7 @@ export class IptablesVariant {
    * @throws {KernelError} if there is no `iptables` to ask
    */
   async mustNotMix(): Promise<void> {
-    const here = (this.#here ??= await variantHere());
+    const here = await this.#here();
     const there = here === "nft" ? "legacy" : "nft";
     // Asking iptables-legacy for its rules would make the tables it has none of yet.
     if (there === "legacy" && (await tablesOfLegacy()) === "") return;
@@ -36,6 +37,24 @@ export class IptablesVariant {
     throw new ConflictError(
       `the engine's rules are those of iptables-${there}, but \`iptables\` is iptables-${here}; choose the same with \`update-alternatives --set iptables /usr/sbin/iptables-${there}\` (and ip6tables) and start tsnet again`,
     );
+  }
+
+  /**
+   * What is another number after each change to any rules; undefined where nothing tells of changes.
+   *
+   * @throws {KernelError} as {@link mustNotMix} does
+   */
+  async generation(): Promise<number | undefined> {
+    return (await this.#here()) === "nft" ? await nftGeneration() : undefined;
+  }
+
+  async #here(): Promise<Variant> {
+    try {
+      return await (this.#asked ??= variantHere());
+    } catch (error) {
+      this.#asked = undefined;
+      throw error;
+    }
   }
 }
 

@@ -37,6 +37,10 @@ COMMIT
 COMMIT
 `;
 
+function rulesIn(iptables: FakeIptables): FamilyRules {
+  return new FamilyRules(4, iptables, () => Promise.resolve(iptables.edits));
+}
+
 describe("FamilyRules", () => {
   let iptables: FakeIptables;
   let rules: FamilyRules;
@@ -66,7 +70,7 @@ describe("FamilyRules", () => {
   beforeEach(() => {
     iptables = new FakeIptables();
     iptables.edit(FOREIGN);
-    rules = new FamilyRules(4, iptables);
+    rules = rulesIn(iptables);
   });
 
   it("makes chains, jumps and rules with one restore", async () => {
@@ -138,7 +142,7 @@ describe("FamilyRules", () => {
       await rules.change([], []);
       assertThere(network(1), bridges);
       // What those before it have written is how the next daemon knows them.
-      const next = new FamilyRules(4, iptables);
+      const next = rulesIn(iptables);
       assert.deepEqual(await next.engineBridges(), bridges);
       next.setEngineBridges(bridges);
       await next.change([], []);
@@ -175,12 +179,37 @@ describe("FamilyRules", () => {
       assertThere([]);
     });
 
+  it("reads again what somebody may have changed since it was read, and nothing else", async () => {
+    await rules.change(network(1), []);
+    // Its own change was one.
+    await rules.forgetOld();
+    assert.equal(await rules.change(network(1), []), false);
+    assert.equal(iptables.saves, 2);
+    await rules.forgetOld();
+    assert.equal(await rules.change(network(1), []), false);
+    assert.equal(iptables.saves, 2);
+    flush(iptables);
+    await rules.forgetOld();
+    assert.equal(await rules.change(network(1), []), true);
+    assert.equal(iptables.saves, 3);
+    assertThere(network(1));
+  });
+
+  it("reads again what it cannot tell of", async () => {
+    rules = new FamilyRules(4, iptables, () => Promise.resolve(undefined));
+    await rules.change(network(1), []);
+    flush(iptables);
+    await rules.forgetOld();
+    assert.equal(await rules.change(network(1), []), true);
+    assertThere(network(1));
+  });
+
   it("has the chains and jumps that its ports need, as if they had all come at once", async () => {
     const ports = portRules(4);
     await fc.assert(
       fc.asyncProperty(fc.array(fc.nat(ports.length - 1), { maxLength: 30 }), async (turns) => {
         const [stepwise, atOnce] = [new FakeIptables(), new FakeIptables()];
-        rules = new FamilyRules(4, stepwise);
+        rules = rulesIn(stepwise);
         const wanted = new Set<Rule>();
         for (const turn of turns) {
           const rule = ports[turn] ?? assert.fail();
@@ -188,7 +217,7 @@ describe("FamilyRules", () => {
           if (!had) wanted.add(rule);
           await rules.change(had ? [] : [rule], had ? [rule] : []);
         }
-        await new FamilyRules(4, atOnce).change([...wanted], []);
+        await rulesIn(atOnce).change([...wanted], []);
         const sorted = (text: string) => text.split("\n").sort();
         assert.deepEqual(sorted(stepwise.text()), sorted(atOnce.text()));
         assert.equal(stepwise.saves, turns.length > 0 ? 1 : 0);
@@ -274,7 +303,7 @@ describe("FamilyRules", () => {
     await fc.assert(
       fc.asyncProperty(fc.array(act, { maxLength: 12 }), async (acts) => {
         iptables = new FakeIptables();
-        rules = new FamilyRules(4, iptables);
+        rules = rulesIn(iptables);
         const wanted = new Set<number>();
         let foreign = 0;
         let bridges: EngineBridge[] = [];
@@ -313,7 +342,7 @@ describe("FamilyRules", () => {
           else others[act]?.(which);
         }
         iptables.before = () => Promise.resolve();
-        rules.forget();
+        await rules.forgetOld();
         await rules.change([...wanted].flatMap(network), []);
         assertThere([...wanted].flatMap(network), bridges);
         assert.equal(
