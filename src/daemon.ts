@@ -42,10 +42,8 @@ export async function daemon(config: Config): Promise<void> {
   const lock = new DirectoryLock(config.stateDir);
   const leave = takeNamespace();
   const { firewall, driver, state, engine, companions, reconciler, watch, close } = build(config, lock, log);
-  await firewall.mustNotMix();
-  // The first change to the rules would open what was closed.
-  await companions.onBridge();
-  await driver.ports.reserve();
+  // Before the first change to the rules, which would open what was closed. They wait for programs, and it does not.
+  await Promise.all([firewall.mustNotMix(), companions.onBridge(), driver.ports.reserve()]);
   const server = await listen(
     createServer(networkDriver(driver, reconciler), log, adminRoutes(state, reconciler.health, engine)),
     config.socket,

@@ -1,3 +1,4 @@
+import { setImmediate as othersTurn } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Backend } from "./backends/backend.ts";
@@ -54,6 +55,8 @@ export class Ports {
       const backend = this.#backend(network);
       const steps = this.#state.endpoints(network.id).flatMap((one) => backend.reserve?.(network, one) ?? []);
       await repairAll(steps, () => undefined);
+      // No step waits for anything, and others have begun what does.
+      await othersTurn();
     }
   }
 
