@@ -88,7 +88,8 @@ export class Driver {
         const network = known ?? (await this.#survey(backend, asked));
         await (known ? applyAgain : applyAll)(this.networkPlan(network), stepLog(this.#log, request.id));
         this.#made.set(network.id, Date.now());
-        await this.#warnOfTrouble(network);
+        // The engine need not wait for that.
+        void this.#warnOfTrouble(network);
       } finally {
         this.#beginning.delete(request.id);
       }
