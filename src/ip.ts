@@ -14,6 +14,9 @@ export const LOOPBACK = { 4: "127.0.0.0/8", 6: "::1/128" } as const;
 /** Bare: a listener's every address, and no sender's (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.2). */
 export const UNSPECIFIED = { 4: "0.0.0.0", 6: "::" } as const;
 
+/** The subnet that has every address. */
+export const EVERYWHERE = { 4: "0.0.0.0/0", 6: "::/0" } as const;
+
 /** Whether a bare address is that of its family. */
 export function isUnspecified(address: string): boolean {
   return address === UNSPECIFIED[4] || address === UNSPECIFIED[6];

@@ -1,9 +1,7 @@
 import { relayedNeighbours } from "../firewall/port-rules.ts";
-import { LOOPBACK, UNSPECIFIED } from "../ip.ts";
+import { EVERYWHERE, LOOPBACK, UNSPECIFIED } from "../ip.ts";
 import type { Admitted } from "../kernel/socket-filter.ts";
 import { type Endpoint, type PublishedPort, addressOf } from "../model.ts";
-
-const ANY = { 4: "0.0.0.0/0", 6: "::/0" } as const;
 
 /**
  * What of all that is sent to a port is for its relay.
@@ -22,7 +20,7 @@ export function relayedTo(
 ): Admitted[] {
   if (protocol === "sctp") return [];
   const containerAddress = addressOf(endpoint, family);
-  if (containerAddress === undefined) return [{ from: ANY[family] }];
+  if (containerAddress === undefined) return [{ from: EVERYWHERE[family] }];
   const reached = { family, protocol, hostAddress, icc, gateways, containerAddress };
   const neighbours = relayedNeighbours(reached);
   const isLoopback = [UNSPECIFIED[6], "::1"].includes(hostAddress);

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import { ConflictError, KernelError } from "../errors.ts";
-import { FAMILIES, type Family, bare, parseCidr } from "../ip.ts";
+import { EVERYWHERE, FAMILIES, type Family, bare, parseCidr } from "../ip.ts";
 import { announce } from "../kernel/announce.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
@@ -37,8 +37,6 @@ export interface Joined {
   /** Bare; those of them by which no other network of the container's leads out. */
   readonly gateways: readonly string[];
 }
-
-const DEFAULT: Record<Family, string> = { 4: "0.0.0.0/0", 6: "::/0" };
 
 /**
  * Makes the link in the sandbox what it should be, and makes it again if it is not there, or is a stand-in.
@@ -108,7 +106,7 @@ async function look(
 ): Promise<void> {
   const defaults = (await inside.routes()).filter(({ subnet }) => subnet.endsWith("/0"));
   const leads = FAMILIES.filter((family) => {
-    const ways = defaults.filter(({ subnet }) => subnet === DEFAULT[family]);
+    const ways = defaults.filter(({ subnet }) => subnet === EVERYWHERE[family]);
     // The engine sets it after it has brought up the link.
     return ways.length === 0 ? seen?.leads.includes(family) : ways.some(({ link }) => link === index);
   });
@@ -155,7 +153,7 @@ async function configure(inside: Sandbox, name: string, joined: Joined): Promise
   await inside.links.set(name, { up: true });
   const routes = await inside.routes();
   for (const gateway of gateways) {
-    const subnet = DEFAULT[parseCidr(`${gateway}/0`).family];
+    const subnet = EVERYWHERE[parseCidr(`${gateway}/0`).family];
     // Another network of the container's may be its way out.
     if (routes.every((route) => route.subnet !== subnet))
       await inside.addRoute({ subnet, link: link.index, gateway });

@@ -1,7 +1,7 @@
 import { KernelError } from "../../errors.ts";
 import type { Family } from "../../ip.ts";
 import { Conversation } from "./conversation.ts";
-import { chainsOf } from "./nft-chains.ts";
+import { chainsOf } from "./nft.ts";
 
 /** Seconds to wait for another program that holds the lock (`-w`, iptables(8)). */
 const WAIT_SECONDS = "10";

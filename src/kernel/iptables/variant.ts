@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { ConflictError, KernelError, reason } from "../../errors.ts";
-import { nftGeneration } from "./nft-generation.ts";
+import { nftGeneration } from "./nft.ts";
 
 const run = promisify(execFile);
 type Variant = "nft" | "legacy";
