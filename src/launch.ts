@@ -3,7 +3,8 @@ import { readFileSync } from "node:fs";
 import Module from "node:module";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Script } from "node:vm";
+import { Script, constants } from "node:vm";
+import { crc32 } from "node:zlib";
 
 type CommonJs = (
   exports: unknown,
@@ -13,14 +14,19 @@ type CommonJs = (
   directory: string,
 ) => void;
 
+/** Bytes of the digest at the end of what was compiled (scripts/compile.js). */
+const DIGEST = 4;
+
 /*
  * Runs the program (main.ts) from what V8 made of it when it was built: to compile its two megabytes takes a fifth of a
  * second. A V8 of another version, or with other flags, does not take that and compiles it (vm.Script, cachedData).
  */
 const file = fileURLToPath(new URL("program.cjs", import.meta.url));
-const cachedData = read(`${file}.compiled`);
-const script = new Script(Module.wrap(readFileSync(file, "utf8")), {
+const text = readFileSync(file);
+const cachedData = compiled(`${file}.compiled`, text);
+const script = new Script(Module.wrap(text.toString()), {
   filename: file,
+  importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
   ...(cachedData && { cachedData }),
 });
 const module = { exports: {} };
@@ -32,9 +38,15 @@ const module = { exports: {} };
   dirname(file),
 );
 
-function read(path: string): Buffer | undefined {
+/**
+ * What V8 made of a text; undefined where it is not there, or damaged, or of another text: V8 looks at lengths, and ends
+ * by a signal in the midst of what is not its own.
+ */
+function compiled(path: string, of: Buffer): Buffer | undefined {
   try {
-    return readFileSync(path);
+    const whole = readFileSync(path);
+    const data = whole.subarray(0, -DIGEST);
+    return whole.readUInt32BE(data.length) === crc32(data, crc32(of)) ? data : undefined;
   } catch {
     return undefined;
   }
