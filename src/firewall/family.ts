@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { Family } from "../ip.ts";
 import type { Iptables } from "../kernel/iptables/iptables.ts";
 import { Limit } from "../lock.ts";
+import { Remembered } from "../remembered.ts";
 import { type EngineBridge, engineBridgesIn } from "./layout.ts";
 import type { FamilyRule } from "./rule.ts";
 import { type Saved, parseSaved } from "./saved.ts";
@@ -40,7 +41,7 @@ export class FamilyRules {
   readonly #generation: () => Promise<number | undefined>;
   /** Somebody was seen to have taken all of tsnet's chains away. */
   flushed = false;
-  #memory: Memory | undefined;
+  readonly #memory = new Remembered<Memory>();
   #engineBridges: readonly EngineBridge[] = [];
   /** Those that the rules were written for; undefined until they were read. */
   #bridgesThere: readonly EngineBridge[] | undefined;
@@ -81,18 +82,18 @@ export class FamilyRules {
   /** Tells which bridges hold the engine's own containers; takes effect with the next change. */
   setEngineBridges(bridges: readonly EngineBridge[]): void {
     this.#engineBridges = bridges;
-    this.#memory?.wanted.setEngineBridges(bridges);
+    this.#memory.value?.wanted.setEngineBridges(bridges);
   }
 
   /** Forgets what was there: the next change reads it again. Somebody else has changed it. */
   forget(): void {
-    this.#memory = undefined;
+    this.#memory.forget();
   }
 
   /** The same, unless it can be told that nobody has changed anything since it was read. */
   async forgetOld(): Promise<void> {
-    const memory = this.#memory;
-    if (memory?.generation === undefined || memory.generation !== (await this.#generation())) this.forget();
+    const before = this.#memory.value?.generation;
+    if (before === undefined || before !== (await this.#generation())) this.forget();
   }
 
   /** The bridges that the rules which are there keep apart as the engine's. */
@@ -137,7 +138,7 @@ export class FamilyRules {
 
   async #apply(batch: readonly Change[]): Promise<boolean[]> {
     for (let left = RETRIES; ; left -= 1) {
-      const remembered = this.#memory !== undefined;
+      const remembered = this.#memory.value !== undefined;
       const { saved } = await this.#read();
       try {
         return await this.#write(batch);
@@ -175,7 +176,10 @@ export class FamilyRules {
   }
 
   async #read(): Promise<Memory> {
-    if (this.#memory) return this.#memory;
+    return this.#memory.value ?? (await this.#memory.fill(() => this.#there()));
+  }
+
+  async #there(): Promise<Memory> {
     const generation = await this.#generation();
     const saved = parseSaved(await this.#iptables.save());
     if (this.#hasChains && saved.own.size === 0) this.flushed = true;
@@ -185,13 +189,12 @@ export class FamilyRules {
     const { text } = transaction(this.#family, saved, wanted.chains, touched);
     // An engine's bridge that came or went is no drift.
     wanted.setEngineBridges(this.#engineBridges);
-    this.#memory = {
+    return {
       generation,
       saved,
       wanted,
       unsettled: text === "" ? new Set() : touched,
       drift: wanted.chains.size > 0 ? changesOf(text) : [],
     };
-    return this.#memory;
   }
 }

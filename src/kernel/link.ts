@@ -1,5 +1,6 @@
 import { isErrno } from "../errors.ts";
 import { macBytes } from "../mac.ts";
+import { Remembered } from "../remembered.ts";
 import { AF } from "./libc.ts";
 import { Attributes, bytes, nest, text, u16, u32, u8 } from "./netlink/message.ts";
 import { CREATE_EXCLUSIVE } from "./netlink/socket.ts";
@@ -117,7 +118,7 @@ export class Links {
   readonly #netlink: Rtnetlink;
   readonly #kinds = new Set<LinkKind>();
   /** By name, while they are remembered. */
-  #remembered: ReadonlyMap<string, Link> = new Map();
+  readonly #remembered = new Remembered<ReadonlyMap<string, Link>>();
 
   constructor(netlink: Rtnetlink) {
     this.#netlink = netlink;
@@ -128,19 +129,20 @@ export class Links {
    * {@link forget}.
    */
   async remember(): Promise<Link[]> {
-    const links = await this.list();
-    this.#remembered = new Map(links.map((link) => [link.name, link]));
-    return links;
+    const links = await this.#remembered.fill(
+      async () => new Map((await this.list()).map((link) => [link.name, link])),
+    );
+    return [...links.values()];
   }
 
   /** Somebody else has changed a link, or nobody looks at all of them any more. */
   forget(): void {
-    this.#remembered = new Map();
+    this.#remembered.forget();
   }
 
   /** The link of that name, or undefined. */
   async get(name: string): Promise<Link | undefined> {
-    const remembered = this.#remembered.get(name);
+    const remembered = this.#remembered.value?.get(name);
     if (remembered) return remembered;
     const attribute = Buffer.byteLength(name) > NAME_LENGTH ? IFLA.ALT_IFNAME : IFLA.IFNAME;
     return await this.#one(name, Buffer.concat([header(), text(attribute, name), SKIP_STATS]));

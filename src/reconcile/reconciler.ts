@@ -333,12 +333,18 @@ export class Reconciler {
     const now = await this.#host.addresses.on(link);
     if (isDeepStrictEqual(now, this.#addressesSeen.get(index))) return;
     const { repairs } = this.health;
-    const owner = ownerOf(link.alias);
-    if (owner?.kind === "network") await this.#network(owner.id);
-    if (owner?.kind === "shim") await this.#whole(owner.id);
-    for (const { id } of this.#parents.on(link.name)) await this.#whole(id);
+    // Forgotten meanwhile, it must be looked at again.
+    this.#addressesSeen.set(index, now);
+    try {
+      const owner = ownerOf(link.alias);
+      if (owner?.kind === "network") await this.#network(owner.id);
+      if (owner?.kind === "shim") await this.#whole(owner.id);
+      for (const { id } of this.#parents.on(link.name)) await this.#whole(id);
+    } catch (error) {
+      this.#addressesSeen.delete(index);
+      throw error;
+    }
     // Only what was right as it was found need not be looked at again.
-    if (this.health.repairs === repairs) this.#addressesSeen.set(index, now);
-    else this.#addressesSeen.delete(index);
+    if (this.health.repairs > repairs) this.#addressesSeen.delete(index);
   }
 }

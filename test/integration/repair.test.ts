@@ -368,6 +368,22 @@ describe("Reconciler", () => {
     assert.deepEqual(await site.reconcile(), {});
   });
 
+  it("finds the route to containers lost that is deleted while it looks at the bridge's addresses", async () => {
+    await site.reconciler.start();
+    const trouble = site.driver.trouble.bind(site.driver);
+    let deleted = false;
+    site.driver.trouble = async (one) => {
+      if (!deleted) await ip(`route del 10.1.0.0/16 dev ${BRIDGE}`);
+      deleted = true;
+      return await trouble(one);
+    };
+    // Deleted again, it is looked at, and nothing is to be repaired.
+    await ip(`addr add 192.0.2.1/32 dev ${BRIDGE}`, `addr del 192.0.2.1/32 dev ${BRIDGE}`);
+    await until("the deletion", () => deleted);
+    const way = async () => await run(["ip", "route", "show", "10.1.0.0/16"]);
+    await until("the route", async () => (await way()).stdout.includes(BRIDGE));
+  });
+
   it("takes nothing for an orphan that is deleted while it looks", async () => {
     const numbers = Array.from({ length: 8 }, (_, index) => 10 + index);
     let going = numbers.length;

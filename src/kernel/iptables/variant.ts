@@ -39,13 +39,13 @@ export class IptablesVariant {
     );
   }
 
-  /**
-   * What is another number after each change to any rules; undefined where nothing tells of changes.
-   *
-   * @throws {KernelError} as {@link mustNotMix} does
-   */
+  /** What is another number after each change to any rules; undefined where nobody tells of changes, or can be asked. */
   async generation(): Promise<number | undefined> {
-    return (await this.#here()) === "nft" ? await nftGeneration() : undefined;
+    try {
+      return (await this.#here()) === "nft" ? await nftGeneration() : undefined;
+    } catch {
+      return undefined;
+    }
   }
 
   async #here(): Promise<Variant> {

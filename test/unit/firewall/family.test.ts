@@ -195,6 +195,22 @@ describe("FamilyRules", () => {
     assertThere(network(1));
   });
 
+  it("does not keep what was out of date before it was read to the end", async () => {
+    await rules.change(network(1), []);
+    rules.forget();
+    const save = iptables.save.bind(iptables);
+    iptables.save = async () => {
+      const text = await save();
+      flush(iptables);
+      rules.forget();
+      iptables.save = save;
+      return text;
+    };
+    await rules.change([], []);
+    assert.equal(await rules.change(network(1), []), true);
+    assertThere(network(1));
+  });
+
   it("reads again what it cannot tell of", async () => {
     rules = new FamilyRules(4, iptables, () => Promise.resolve(undefined));
     await rules.change(network(1), []);

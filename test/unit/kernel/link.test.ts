@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { Links, type NewLink } from "../../../src/kernel/link.ts";
-import { Attributes } from "../../../src/kernel/netlink/message.ts";
+import { Attributes, text } from "../../../src/kernel/netlink/message.ts";
 import type { Rtnetlink } from "../../../src/kernel/netlink/rtnetlink.ts";
 
 /** Numbers of linux/if_link.h. */
-const IFLA = { LINK: 5, LINKINFO: 18, NET_NS_FD: 28 };
+const IFLA = { IFNAME: 3, LINK: 5, LINKINFO: 18, NET_NS_FD: 28 };
 const INFO = { KIND: 1, DATA: 2 };
 
 describe("Links.add", () => {
@@ -35,6 +35,37 @@ describe("Links.add", () => {
   it("says no more of a dummy than what it is", async () => {
     const { top, kind, data } = await sent({ name: "d", group: 1, kind: "dummy" });
     assert.deepEqual([kind, data, top.has(IFLA.LINK)], ["dummy", undefined, false]);
+  });
+});
+
+describe("Links.remember", () => {
+  const named = (name: string) => Buffer.concat([Buffer.alloc(16), text(IFLA.IFNAME, name)]);
+
+  it("answers from the list, but not from one that was out of date before it was whole", async () => {
+    let asked = 0;
+    let during: () => void = () => undefined;
+    const links = new Links({
+      dump: async () => {
+        during();
+        return [named("a"), named("b")];
+      },
+      request: async () => {
+        asked += 1;
+        return named("a");
+      },
+    } as unknown as Rtnetlink);
+    assert.deepEqual(
+      (await links.remember()).map(({ name }) => name),
+      ["a", "b"],
+    );
+    assert.equal((await links.get("a"))?.name, "a");
+    assert.equal(asked, 0);
+    during = () => {
+      links.forget();
+    };
+    assert.equal((await links.remember()).length, 2);
+    assert.equal((await links.get("a"))?.name, "a");
+    assert.equal(asked, 1);
   });
 });
 

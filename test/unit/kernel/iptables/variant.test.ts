@@ -42,6 +42,12 @@ describe("IptablesVariant", () => {
     await variant.mustNotMix();
   });
 
+  it("cannot tell of changes where there is no iptables, or an older one", async () => {
+    assert.equal(await variant.generation(), undefined);
+    install({ iptables: LEGACY });
+    assert.equal(await variant.generation(), undefined);
+  });
+
   it("asks again where it could not be asked, and does not guess", async () => {
     install({
       iptables: `if [ -e "${bin}/failed" ]; then ${LEGACY}; else : >"${bin}/failed"; exit 1; fi`,
