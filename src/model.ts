@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import * as z from "zod";
 import { InvalidError, reason } from "./errors.ts";
 import { type Family, autoconfigured, bare, isIp, parseCidr } from "./ip.ts";
@@ -188,6 +189,11 @@ export function addressOf(
  */
 export function targetOf(endpoint: Pick<Endpoint, "ipv4" | "ipv6">, { family }: PublishedPort): string {
   return addressOf(endpoint, family) ?? addressOf(endpoint, family === 4 ? 6 : 4) ?? "";
+}
+
+/** Whether two published ports take the same one of the host's, or both take none. */
+export function isSameHostPort(a: PublishedPort, b: PublishedPort): boolean {
+  return a.protocol === b.protocol && isDeepStrictEqual(a.host, b.host);
 }
 
 /** The pools of one family. */

@@ -7,7 +7,14 @@ import { ConflictError } from "./errors.ts";
 import type { Family } from "./ip.ts";
 import { type Knowledge, isForgotten } from "./knowledge.ts";
 import type { KeyedLock } from "./lock.ts";
-import { type Endpoint, type Network, type PortBinding, type PublishedPort, addressOf } from "./model.ts";
+import {
+  type Endpoint,
+  type Network,
+  type PortBinding,
+  type PublishedPort,
+  addressOf,
+  isSameHostPort,
+} from "./model.ts";
 import {
   type Step,
   type StepLog,
@@ -251,8 +258,4 @@ function republish(
     },
     ...without(ports, before),
   ];
-}
-
-function isSameHostPort(a: PublishedPort, b: PublishedPort): boolean {
-  return a.protocol === b.protocol && isDeepStrictEqual(a.host, b.host);
 }

@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from "node:util";
 import { ConflictError, InvalidError, reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import { openPortRule, portRules, relayedRule } from "../firewall/port-rules.ts";
@@ -9,7 +8,14 @@ import type { Host } from "../kernel/host.ts";
 import { Relay } from "../relay/relay.ts";
 import { Reservations } from "../kernel/reservations.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
-import { type Endpoint, type PortBinding, type PublishedPort, addressOf, targetOf } from "../model.ts";
+import {
+  type Endpoint,
+  type PortBinding,
+  type PublishedPort,
+  addressOf,
+  isSameHostPort,
+  targetOf,
+} from "../model.ts";
 import { ruleComment } from "../names.ts";
 import type { Step } from "../step.ts";
 import type { PublishDefault } from "./bridge-options.ts";
@@ -72,7 +78,7 @@ export class Publisher {
       // What was published before and was chosen again stays.
       this.#release(
         endpoint,
-        chosen.filter((port) => !endpoint.ports?.some((old) => isDeepStrictEqual(old, port))),
+        chosen.filter((port) => !endpoint.ports?.some((old) => isSameHostPort(old, port))),
       );
       throw error;
     }

@@ -51,6 +51,21 @@ describe("the host's ports that a container is given", () => {
     assert.deepEqual(await translations(), ["5353 to 10.1.0.3:53", "8080 to 10.1.0.3:80"]);
   });
 
+  it("stay its own while what is to take their place cannot be had", async () => {
+    const [own, others] = [28080, 8080];
+    await site.driver.ports.publish(network.id, former.id, [binding(80, own)]);
+    await site.driver.ports.publish(network.id, next.id, [binding(80, others)]);
+    await assert.rejects(
+      site.driver.ports.publish(network.id, former.id, [binding(81, own), binding(82, others)]),
+      /:8080\/tcp: the port is taken by endpoint/,
+    );
+    await assert.rejects(
+      site.driver.ports.publish(network.id, next.id, [binding(80, own)]),
+      /:28080\/tcp: the port is taken by endpoint/,
+    );
+    assert.deepEqual(await translations(), ["28080 to 10.1.0.2:80", "8080 to 10.1.0.3:80"]);
+  });
+
   it("may be those that another one of the network is just giving back", async () => {
     await site.driver.ports.publish(network.id, former.id, PORTS);
     await Promise.all([
