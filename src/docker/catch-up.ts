@@ -61,6 +61,7 @@ export class CatchUp {
       return spared;
     };
     const { engine, networks: known } = await this.#engine.inventory();
+    for (const id of this.#unread.keys()) if (!known.has(id)) this.#unread.delete(id);
     const lost = this.#state.networks().filter(({ id }) => !known.has(id));
     const kept = new Set(this.#others(engine, lost));
     for (const network of lost) {

@@ -58,8 +58,9 @@ export class EngineWatch {
         await this.#accompany(AbortSignal.any([stopping, life]));
       } catch (error) {
         this.#failed(error);
-        await pause(RETRY_MS, stopping);
       }
+      // Also behind an answer: a proxy may close the connection after each.
+      await pause(RETRY_MS, stopping);
     }
   }
 

@@ -1,3 +1,4 @@
+import { isErrno } from "../errors.ts";
 import { type Family, bracketed, ipBytes, parseIp } from "../ip.ts";
 import { AF, SOCK, bind, close, failure, getsockname, listen, socket } from "./libc.ts";
 import { type Admitted, receiveOnly } from "./socket-filter.ts";
@@ -33,8 +34,9 @@ export function boundSocket(
   const [type, number] = SOCKET[protocol];
   const fd = socket(AF[family], type, number);
   if (fd < 0) {
-    if (protocol === "sctp") return undefined;
-    throw failure(`socket ${protocol}`);
+    const error = failure(`socket ${protocol}`);
+    if (protocol === "sctp" && isErrno(error, "EPROTONOSUPPORT", "ESOCKTNOSUPPORT")) return undefined;
+    throw error;
   }
   try {
     // A connection in TIME_WAIT must not keep the port; a listener still does.

@@ -122,6 +122,23 @@ describe("EngineWatch", () => {
     await until("three comparisons", () => comparisons > 2);
   });
 
+  it("asks no more than once a second one that ends with each answer", async () => {
+    const clock = new StoppedClock();
+    try {
+      engines.live = () => Promise.resolve(AbortSignal.abort());
+      watch.start();
+      await clock.pass(0);
+      for (let seconds = 1; seconds <= 5; seconds += 1) {
+        await clock.pass(999);
+        assert.ok(comparisons <= seconds, `${String(comparisons)} in ${String(seconds)} s`);
+        await clock.pass(1);
+      }
+      await watch.stop();
+    } finally {
+      clock.release();
+    }
+  });
+
   it("tells of a comparison that fails, and goes on with the next engine", async () => {
     say = () => Promise.reject(new Error("GET /networks: no answer"));
     engines.begin();
