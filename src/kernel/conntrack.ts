@@ -221,11 +221,8 @@ export class Conntrack {
     const meant = charged.filter(
       ({ address, local: mustBe }) => address === undefined || local.has(address) === mustBe,
     );
-    await Promise.all(
-      meant.map(({ flow: { message } }) =>
-        known(this.#socket.request("conntrack -D", CT_DELETE, 0, nameOf(message))),
-      ),
-    );
+    const names = meant.map(({ flow }) => nameOf(flow.message));
+    await known(this.#socket.requestEach("conntrack -D", CT_DELETE, names));
   }
 
   /** The flows in these lists that are unwanted, and why. */
@@ -300,13 +297,12 @@ function keyOf(protocol: number, address: Raw, port: number): string {
   return `${protocol} ${address} ${port}`;
 }
 
-/** What the kernel answers; nothing where there is no such flow any more, or it does not show them. */
-async function known(answers: Promise<NetlinkMessage[]>): Promise<NetlinkMessage[]> {
+/** Waits for the kernel; that there is no such flow any more, or it does not show them, is no failure. */
+async function known(answers: Promise<unknown>): Promise<void> {
   try {
-    return await answers;
+    await answers;
   } catch (error) {
     if (!isErrno(error, "ENOENT", "EINVAL")) throw error;
-    return [];
   }
 }
 

@@ -24,6 +24,9 @@ const STRANGE_ERRNOS: Readonly<Record<number, string>> = { 54: "EXFULL", 76: "EN
  * fit is lost; and whoever is first waits for the last.
  */
 const TOGETHER = 16;
+/** Requests that one answer is enough for. If all of them fail, what is said of each fits the socket's buffer. */
+const DOZENS = 64;
+const NOTHING = Buffer.alloc(0);
 /** How often a list is asked for that has changed each time before its end; then it is taken as it is. */
 const DUMPS = 3;
 /** Bytes that hold any answer, and any piece of a dump (netlink_dump, net/netlink/af_netlink.c). */
@@ -39,6 +42,8 @@ interface Request {
   readonly type: number;
   readonly flags: number;
   readonly payload: Buffer;
+  /** The same is asked of these before, and nobody wants to know what comes of it. */
+  readonly silent: readonly Buffer[];
   readonly keep: (answer: NetlinkMessage) => boolean;
   readonly answers: NetlinkMessage[];
   /** What was listed changed meanwhile. */
@@ -46,6 +51,10 @@ interface Request {
   readonly resolve: (done: Request) => void;
   readonly reject: (error: unknown) => void;
 }
+
+/** What is to be asked. */
+type Question = Pick<Request, "command" | "type" | "flags" | "payload" | "keep"> &
+  Partial<Pick<Request, "silent">>;
 
 /**
  * A netlink socket for requests. The kernel does what it is asked for within the call that sends, and there it waits
@@ -77,6 +86,23 @@ export class NetlinkSocket {
   }
 
   /**
+   * Sends many requests of a kind and waits until the kernel has dealt with all of them. Only of one in some dozens it
+   * says what came of it.
+   *
+   * @throws {KernelError} if one of those failed
+   */
+  async requestEach(command: string, type: number, payloads: readonly Buffer[]): Promise<void> {
+    const asked: Promise<Request>[] = [];
+    for (let at = 0; at < payloads.length; at += DOZENS) {
+      const silent = payloads.slice(at, at + DOZENS);
+      const payload = silent.pop() ?? NOTHING;
+      asked.push(this.#ask({ command, type, flags: 0, payload, silent, keep: () => false }));
+    }
+    const failed = (await Promise.allSettled(asked)).find(({ status }) => status === "rejected");
+    if (failed) throw (failed as PromiseRejectedResult).reason;
+  }
+
+  /**
    * Asks for everything of a kind.
    *
    * @param keep which of it is wanted, asked as it comes: there may be hundreds of thousands
@@ -99,10 +125,10 @@ export class NetlinkSocket {
     if (!this.#working) close(this.#fd);
   }
 
-  #ask(question: Omit<Request, "answers" | "torn" | "resolve" | "reject">): Promise<Request> {
+  #ask(question: Question): Promise<Request> {
     return new Promise((resolve, reject) => {
       const flags = question.flags | NLM_F_REQUEST | NLM_F_ACK;
-      this.#waiting.push({ answers: [], torn: false, resolve, reject, ...question, flags });
+      this.#waiting.push({ silent: [], answers: [], torn: false, resolve, reject, ...question, flags });
       if (!this.#working) void this.#work();
     });
   }
@@ -123,18 +149,19 @@ export class NetlinkSocket {
     if (this.#closed) close(this.#fd);
   }
 
-  /** What goes next: a dump by itself, since the kernel makes its answer while that is read. */
+  /** What goes next: a dump by itself, since the kernel makes its answer while that is read, and many likewise. */
   #batch(): Request[] {
     const next = this.#waiting.slice(0, TOGETHER);
-    const dump = next.findIndex(isDump);
-    return this.#waiting.splice(0, dump < 0 ? next.length : dump || 1);
+    const alone = next.findIndex((request) => isDump(request) || request.silent.length > 0);
+    return this.#waiting.splice(0, alone < 0 ? next.length : alone || 1);
   }
 
   async #exchange(batch: readonly Request[]): Promise<void> {
     const open = new Map(batch.map((request) => [this.#nextSequence(), request]));
-    const messages = [...open].map(([sequence, { type, flags, payload }]) =>
+    const messages = [...open].flatMap(([sequence, { type, flags, payload, silent }]) => [
+      ...silent.map((one) => netlinkMessage(type, NLM_F_REQUEST, 0, one)),
       netlinkMessage(type, flags, sequence, payload),
-    );
+    ]);
     const datagram = Buffer.concat(messages);
     await onThread((done) => {
       send.async(this.#fd, datagram, datagram.length, 0, done);
