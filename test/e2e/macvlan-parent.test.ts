@@ -43,7 +43,8 @@ onLan("macvlan parent", (lan) => {
     await site.exec(["ip", "link", "set", PARENT, "down"]);
     site.later(() => site.exec(["ip", "link", "set", PARENT, "up"]));
     const id = await lan.network("blue");
-    assert.match(await site.host.tsnetLog(), new RegExp(`"network":"${id}","reason":"parent lan0 is down"`));
+    const told = `"network":"${id}","reason":"parent lan0 is down"`;
+    await until("a line about it", async () => (await site.host.tsnetLog()).includes(told));
     const one = await lan.run("one", "blue", 100);
     assert.equal(await pings(one, lan.lan.client.v4, { expected: false }), false);
     await degraded(id, "parent lan0 is down");
