@@ -2,18 +2,13 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import Module from "node:module";
 import process from "node:process";
-import { setFlagsFromString } from "node:v8";
 import { Script } from "node:vm";
 import { crc32 } from "node:zlib";
 
 const [, , file] = process.argv;
 const text = readFileSync(file);
-// All of its functions, and not only those that are run at once.
-setFlagsFromString("--no-lazy");
-const script = new Script(Module.wrap(text.toString()), { filename: file });
-// V8 takes nothing that was made with other flags than those that it has.
-setFlagsFromString("--lazy");
-const data = script.createCachedData();
+// What runs as it is loaded. The rest V8 compiles when it is called first, as the daemon's flags have it (src/daemon.ts).
+const data = new Script(Module.wrap(text.toString()), { filename: file }).createCachedData();
 // V8 itself does not notice when it is damaged, or of another text as long as this one.
 const digest = Buffer.alloc(4);
 digest.writeUInt32BE(crc32(data, crc32(text)));
