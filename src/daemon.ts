@@ -42,7 +42,7 @@ export async function daemon(config: Config): Promise<void> {
   const lock = new DirectoryLock(config.stateDir);
   const leave = takeNamespace();
   const { firewall, driver, state, engine, companions, reconciler, watch, close } = build(config, lock, log);
-  // Before the first change to the rules, which would open what was closed. They wait for programs, and it does not.
+  // Before the first change to the rules, which would open what was closed. Ports are taken while programs are waited for.
   await Promise.all([firewall.mustNotMix(), companions.onBridge(), driver.ports.reserve()]);
   const server = await listen(
     createServer(networkDriver(driver, reconciler), log, adminRoutes(state, reconciler.health, engine)),

@@ -90,10 +90,13 @@ export class FamilyRules {
     this.#memory.forget();
   }
 
-  /** The same, unless it can be told that nobody has changed anything since it was read. */
-  async forgetOld(): Promise<void> {
-    const before = this.#memory.value?.generation;
-    if (before === undefined || before !== (await this.#generation())) this.forget();
+  /**
+   * The same, unless it can be told that nobody has changed anything since it was read.
+   *
+   * @param generation what the number is now
+   */
+  forgetOld(generation: number | undefined): void {
+    if (generation === undefined || generation !== this.#memory.value?.generation) this.forget();
   }
 
   /** The bridges that the rules which are there keep apart as the engine's. */

@@ -70,7 +70,8 @@ export class Firewall {
 
   /** The same, unless it can be told that nobody has. */
   async forgetOld(): Promise<void> {
-    await Promise.all(FAMILIES.map((family) => this.#families[family].forgetOld()));
+    const generation = await this.#variant.generation();
+    for (const family of FAMILIES) this.#families[family].forgetOld(generation);
   }
 
   /**

@@ -182,14 +182,14 @@ describe("FamilyRules", () => {
   it("reads again what somebody may have changed since it was read, and nothing else", async () => {
     await rules.change(network(1), []);
     // Its own change was one.
-    await rules.forgetOld();
+    rules.forgetOld(iptables.edits);
     assert.equal(await rules.change(network(1), []), false);
     assert.equal(iptables.saves, 2);
-    await rules.forgetOld();
+    rules.forgetOld(iptables.edits);
     assert.equal(await rules.change(network(1), []), false);
     assert.equal(iptables.saves, 2);
     flush(iptables);
-    await rules.forgetOld();
+    rules.forgetOld(iptables.edits);
     assert.equal(await rules.change(network(1), []), true);
     assert.equal(iptables.saves, 3);
     assertThere(network(1));
@@ -215,7 +215,7 @@ describe("FamilyRules", () => {
     rules = new FamilyRules(4, iptables, () => Promise.resolve(undefined));
     await rules.change(network(1), []);
     flush(iptables);
-    await rules.forgetOld();
+    rules.forgetOld(undefined);
     assert.equal(await rules.change(network(1), []), true);
     assertThere(network(1));
   });
@@ -358,7 +358,7 @@ describe("FamilyRules", () => {
           else others[act]?.(which);
         }
         iptables.before = () => Promise.resolve();
-        await rules.forgetOld();
+        rules.forgetOld(iptables.edits);
         await rules.change([...wanted].flatMap(network), []);
         assertThere([...wanted].flatMap(network), bridges);
         assert.equal(
