@@ -100,9 +100,9 @@ function build(config: Config, lock: DirectoryLock, log: Logger) {
   });
   const companions = {
     onBridge: async () => {
-      firewall.setEngineBridges(await bridges.there());
+      firewall.setEngineBridges(await bridges.list());
     },
-    askForBridges: bridges.learn.bind(bridges),
+    askForBridges: bridges.ask.bind(bridges),
     engineNetworks: () =>
       engine.inventory().then(
         ({ networks }) => networks,

@@ -13,6 +13,8 @@ import {
   type Network,
   type NetworkRequest,
   endpointOf,
+  joined,
+  left,
 } from "./model.ts";
 import { Ports } from "./ports.ts";
 import { type Step, applyAgain, applyAll, applyOne, repairAll, revertAll, stepLog } from "./step.ts";
@@ -22,7 +24,7 @@ import type { State } from "./store/state.ts";
 const NEARLY_FULL = 0.9;
 
 /** The other networks of a container. */
-interface Beside {
+interface Siblings {
   readonly sandbox?: string;
   readonly networks: readonly string[];
 }
@@ -119,14 +121,14 @@ export class Driver {
    * @returns whether there was one
    */
   async deleteNetwork(id: string): Promise<boolean> {
-    const besides: Beside[] = [];
+    const gone: Siblings[] = [];
     const remove = async () => {
       const network = this.#state.network(id);
       if (!network) return false;
       for (const endpoint of this.#state.endpoints(id)) {
-        const beside = this.#beside(endpoint);
+        const siblings = this.#siblingsOf(endpoint);
         await this.#remove(network, endpoint);
-        besides.push(beside);
+        gone.push(siblings);
       }
       const log = stepLog(this.#log, id);
       await revertAll(this.#backend(network).network(network), log);
@@ -140,7 +142,7 @@ export class Driver {
       return await this.#lock.run(id, remove);
     } finally {
       // Also of those that have gone before one that could not.
-      await this.#tell(besides);
+      await this.#tellSiblings(gone);
     }
   }
 
@@ -151,47 +153,45 @@ export class Driver {
    */
   async createEndpoint(request: EndpointRequest): Promise<string | undefined> {
     const { network, id } = request;
-    const gone: Beside[] = [];
+    const gone: Siblings[] = [];
     try {
       for (;;) {
-        const apart = this.#isApart(request);
-        const made = await this.#turn(network, id, apart, () => this.#createEndpoint(request, apart, gone));
-        // It may not be apart any more when it is its turn.
+        const concurrent = this.#isConcurrent(request);
+        const create = () => this.#createEndpoint(request, concurrent, gone);
+        const made = await (concurrent
+          ? this.#lock.runPart(network, id, create)
+          : this.#lock.run(network, create));
+        // When it is its turn, it may have to be alone there after all.
         if (made) return request.mac ? undefined : made.mac;
       }
     } finally {
-      await this.#tell(gone);
+      await this.#tellSiblings(gone);
     }
   }
 
-  /** Runs what is done to one endpoint beside what is done to others of its network, or by itself there. */
-  async #turn<T>(network: string, id: string, apart: boolean | undefined, fn: () => Promise<T>): Promise<T> {
-    return await (apart ? this.#lock.runPart(network, id, fn) : this.#lock.run(network, fn));
-  }
-
   /** Whether it can be made while others on its network are: it takes nothing from them, and all else is there. */
-  #isApart(request: EndpointRequest): boolean {
+  #isConcurrent(request: EndpointRequest): boolean {
     const network = this.#state.network(request.network);
     return (
       network !== undefined &&
-      this.#backend(network).apart === true &&
+      this.#backend(network).concurrentEndpoints === true &&
       this.#made.has(network.id) &&
       this.#state.withAddressOf(request).length === 0
     );
   }
 
   /**
-   * @param apart others on the network may be under way
+   * @param concurrent others on the network may be under way
    * @param gone takes down what had to go for it
    * @returns undefined if none may, and then nothing was done
    */
   async #createEndpoint(
     request: EndpointRequest,
-    apart: boolean,
-    gone: Beside[],
+    concurrent: boolean,
+    gone: Siblings[],
   ): Promise<Endpoint | undefined> {
     const network = this.#state.requireNetwork(request.network);
-    if (!apart) await this.#makeAgain(network);
+    if (!concurrent) await this.#makeAgain(network);
     const fixed = await this.#backend(network).mac?.(network);
     const known = this.#state.endpoint(request.network, request.id);
     const asked = endpointOf(request, fixed, known?.createdAt);
@@ -200,9 +200,9 @@ export class Driver {
     const elsewhere = this.#state.networkOf(request.id);
     if (elsewhere !== undefined && elsewhere !== network.id)
       throw new ConflictError(`endpoint ${request.id} exists on network ${elsewhere}`);
-    if (!known && !apart) await this.#supplant(network, asked, gone);
+    if (!known && !concurrent) await this.#supplant(network, asked, gone);
     // No await from here until it is on record, so that nobody else is given its addresses.
-    if (apart && !this.#isApart(request)) return undefined;
+    if (concurrent && !this.#isConcurrent(request)) return undefined;
     // One that had left and was not deleted to its end comes back.
     const { left: _, ...endpoint } = known ?? asked;
     const log = stepLog(this.#log, request.network);
@@ -215,15 +215,15 @@ export class Driver {
    * Removes endpoints that have an address which is now given to another: an engine has each only once, so it has
    * forgotten them, as one does that is killed. Their ports would lead to the new one.
    */
-  async #supplant(network: Network, given: Endpoint, gone: Beside[]): Promise<void> {
+  async #supplant(network: Network, given: Endpoint, gone: Siblings[]): Promise<void> {
     for (const endpoint of this.#state.withAddressOf(given)) {
       this.#log.warn(
         { network: network.id, endpoint: endpoint.id },
         "its address is given to another endpoint; deleting it",
       );
-      const beside = this.#beside(endpoint);
+      const siblings = this.#siblingsOf(endpoint);
       await this.#remove(network, endpoint);
-      gone.push(beside);
+      gone.push(siblings);
     }
   }
 
@@ -232,41 +232,42 @@ export class Driver {
     const remove = async () => {
       const network = this.#state.network(networkId);
       const endpoint = this.#state.endpoint(networkId, id);
-      const beside = endpoint && this.#beside(endpoint);
+      const siblings = endpoint && this.#siblingsOf(endpoint);
       if (network && endpoint) await this.#remove(network, endpoint);
-      return beside;
+      return siblings;
     };
     const network = this.#state.network(networkId);
-    const gone = await this.#turn(networkId, id, network && this.#backend(network).apart, remove);
-    if (gone) await this.#tell([gone]);
+    const gone = await (network && this.#backend(network).concurrentEndpoints
+      ? this.#lock.runPart(networkId, id, remove)
+      : this.#lock.run(networkId, remove));
+    if (gone) await this.#tellSiblings([gone]);
   }
 
   /** Says what the engine has to do with the sandbox, and remembers that it does it. */
   async join(networkId: string, id: string, sandbox: string): Promise<JoinResponse> {
-    const { response, beside } = await this.#lock.runPart(networkId, id, async () => {
+    const { response, siblings } = await this.#lock.runPart(networkId, id, async () => {
       const network = this.#state.requireNetwork(networkId);
       const endpoint = this.#state.requireEndpoint(networkId, id);
-      const { left: _, ...joined } = { ...endpoint, sandbox };
-      await applyOne(this.#state.endpointRecord(joined), stepLog(this.#log, networkId));
-      return { response: this.#backend(network).join(network, endpoint), beside: this.#beside(joined) };
+      const inside = joined(endpoint, sandbox);
+      await applyOne(this.#state.endpointRecord(inside), stepLog(this.#log, networkId));
+      return { response: this.#backend(network).join(network, endpoint), siblings: this.#siblingsOf(inside) };
     });
-    await this.#tell([beside]);
+    await this.#tellSiblings([siblings]);
     return response;
   }
 
   /** The container is leaving; the engine still holds its link. An unknown endpoint is gone already. */
   async leave(networkId: string, id: string): Promise<void> {
-    const beside = await this.#lock.runPart(networkId, id, async () => {
+    const siblings = await this.#lock.runPart(networkId, id, async () => {
       const network = this.#state.network(networkId);
       const endpoint = this.#state.endpoint(networkId, id);
       if (!network || !endpoint) return undefined;
-      const { sandbox = endpoint.left ?? "", ifname: _, leads: __, lower: ___, ...apart } = endpoint;
-      const beside = this.#beside(endpoint);
-      await this.ports.unpublish(network, endpoint, { left: sandbox, ...apart });
+      const siblings = this.#siblingsOf(endpoint);
+      await this.ports.unpublish(network, endpoint, left(endpoint));
       this.#backend(network).onLeave?.(endpoint);
-      return beside;
+      return siblings;
     });
-    if (beside) await this.#tell([beside]);
+    if (siblings) await this.#tellSiblings([siblings]);
   }
 
   /** Everything that makes a network, the record first. */
@@ -356,7 +357,7 @@ export class Driver {
    * The other networks of a container: once the record says that the endpoint has come, and before it says that it has
    * gone, since another that goes at the same time counts with it until its own record says so.
    */
-  #beside({ network, sandbox }: Endpoint): Beside {
+  #siblingsOf({ network, sandbox }: Endpoint): Siblings {
     if (!sandbox) return { networks: [] };
     const networks = new Set(this.#state.inSandbox(sandbox).map((endpoint) => endpoint.network));
     networks.delete(network);
@@ -367,8 +368,8 @@ export class Driver {
    * A container has come to a network or left one: what it publishes on the others depends on that. Called without a
    * lock, since it takes those of the other networks, one after the other.
    */
-  async #tell(besides: readonly Beside[]): Promise<void> {
-    for (const { sandbox, networks } of besides)
+  async #tellSiblings(gone: readonly Siblings[]): Promise<void> {
+    for (const { sandbox, networks } of gone)
       for (const id of networks)
         await this.#lock.run(id, async () => {
           const network = this.#state.network(id);

@@ -23,7 +23,7 @@ export function isUnspecified(address: string): boolean {
 }
 
 /** An address with a prefix length. The address keeps its host part. */
-export interface Cidr {
+export interface ParsedCidr {
   readonly family: Family;
   /** Bare, in its shortest form. */
   readonly address: string;
@@ -32,7 +32,7 @@ export interface Cidr {
 }
 
 /** Reads `10.1.2.3/16` or `fd00::1/64`. */
-export const parseCidr = remembered((text: string): Cidr => {
+export const parseCidr = memoized((text: string): ParsedCidr => {
   const [address = "", length, ...rest] = text.split("/");
   if (!length || !/^\d{1,3}$/.test(length) || rest.length > 0)
     throw new InvalidError(`"${text}" is not an address with a prefix length, such as 10.1.2.3/24`);
@@ -146,7 +146,7 @@ const MOST_REMEMBERED = 10_000;
  * Reads each text once: the same ones come again and again, the host's routes with each network, and the package takes
  * 20 µs for an address.
  */
-function remembered<T>(parse: (text: string) => T): (text: string) => T {
+function memoized<T>(parse: (text: string) => T): (text: string) => T {
   const known = new Map<string, T>();
   return (text) => {
     const before = known.get(text);
@@ -158,7 +158,7 @@ function remembered<T>(parse: (text: string) => T): (text: string) => T {
   };
 }
 
-const read = remembered(parse);
+const read = memoized(parse);
 
 const ALL_DIGITS = { format: "v6", zeroElide: false, zeroPad: true } as const;
 

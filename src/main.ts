@@ -11,16 +11,16 @@ import { daemon } from "./daemon.ts";
 const program = new Command("tsnet")
   .description("A Docker network driver: docker network create -d tsnet …")
   .version(manifest.version);
-const command = program.command("daemon").description("run the driver in the foreground");
-for (const setting of Object.keys(Config.shape)) withSetting(command, setting as keyof Config);
+const daemonCommand = program.command("daemon").description("run the driver in the foreground");
+for (const setting of Object.keys(Config.shape)) withSetting(daemonCommand, setting as keyof Config);
 program.addCommand(portsCommand()).addCommand(statusCommand()).addCommand(storeCommand());
-command.action((flags: Record<string, unknown>) => daemon(readSettings(flags, process.env)));
+daemonCommand.action((flags: Record<string, unknown>) => daemon(readSettings(flags, process.env)));
 
 /** Status of a program that SIGPIPE has ended, which Node has switched off. */
 const SIGPIPE = 141;
 program.hook("preAction", (_, chosen) => {
   // It logs by a way of its own, and goes on where nobody reads that.
-  if (chosen === command) return;
+  if (chosen === daemonCommand) return;
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     // Whoever reads has read enough.
     if (error.code === "EPIPE") process.exit(SIGPIPE);

@@ -161,6 +161,18 @@ export function endpointOf(request: EndpointRequest, fixed?: string, createdAt =
   };
 }
 
+/** The record of an endpoint whose container has joined. */
+export function joined(endpoint: Endpoint, sandbox: string): Endpoint {
+  const { left: _, ...rest } = { ...endpoint, sandbox };
+  return rest;
+}
+
+/** The record of an endpoint whose container is leaving: nothing is known any more of its link in the sandbox. */
+export function left(endpoint: Endpoint): Endpoint {
+  const { sandbox = endpoint.left ?? "", ifname: _, leads: __, lower: ___, ...rest } = endpoint;
+  return { left: sandbox, ...rest };
+}
+
 /** An endpoint's addresses without their prefix lengths. */
 export function bareAddresses({ ipv4, ipv6 }: Pick<Endpoint, "ipv4" | "ipv6">): string[] {
   return [ipv4, ipv6].filter((cidr) => cidr !== undefined).map(bare);

@@ -1,6 +1,11 @@
 import { existsSync, lstatSync, mkdirSync, rmSync, statSync } from "node:fs";
 import type { Server } from "node:http";
-import { type Server as Door, type Socket, connect, createServer as createDoor } from "node:net";
+import {
+  type Server as SocketServer,
+  type Socket,
+  connect,
+  createServer as createSocketServer,
+} from "node:net";
 import { dirname } from "node:path";
 import type { Logger } from "pino";
 import { InvalidError, TsnetError, reason } from "../errors.ts";
@@ -21,21 +26,13 @@ const SWEEP_MS = 20;
 /** Milliseconds between two looks whether the socket's file is still there. */
 const LOOK_MS = 1000;
 
-/** A server that listens. */
-export interface Listening {
-  /** Of the socket. */
-  readonly path: string;
-  /** Stops listening, lets requests in flight finish, and closes. */
-  close(): Promise<void>;
-}
-
 /**
  * Has a server listen on the socket that systemd passed, or on a path of its own. A stale socket file is replaced; a
  * passed socket whose file somebody has deleted reaches nobody, so there is a new one at its path.
  *
  * @throws {TsnetError} that says who holds the path, if somebody answers there, or that it is no socket
  */
-export async function listen(server: Server, path: string, log: Logger): Promise<Listening> {
+export async function listen(server: Server, path: string, log: Logger): Promise<Listener> {
   // The engine keeps connections for minutes; closing one while it sends would lose that request's body.
   server.keepAliveTimeout = 0;
   server.requestTimeout = 0;
@@ -46,7 +43,7 @@ export async function listen(server: Server, path: string, log: Logger): Promise
     throw new InvalidError(
       `the socket that the service manager passed has no path; its unit needs ListenStream=${path}`,
     );
-  const listening = new Closable(server, passed?.path ?? path);
+  const listening = new Listener(server, passed?.path ?? path);
   if (passed && existsSync(passed.path)) {
     mustBePrivate(passed.path);
     await opened(server, () => server.listen({ fd: passed.fd }, BACKLOG));
@@ -59,18 +56,21 @@ export async function listen(server: Server, path: string, log: Logger): Promise
   return listening;
 }
 
-class Closable implements Listening {
+/** A server that listens. */
+export class Listener {
+  /** Of the socket. */
   readonly path: string;
   readonly #server: Server;
   /** Where connections come in. */
-  readonly #doors: Door[];
+  readonly #entrances: Set<SocketServer>;
   readonly #connections = new Set<Socket>();
   #look: NodeJS.Timeout | undefined;
+  #closed = false;
 
   constructor(server: Server, path: string) {
     this.path = path;
     this.#server = server;
-    this.#doors = [server];
+    this.#entrances = new Set<SocketServer>([server]);
     server.on("connection", (connection) => {
       this.#connections.add(connection);
       connection.on("close", () => this.#connections.delete(connection));
@@ -106,16 +106,26 @@ class Closable implements Listening {
 
   async #reopen(): Promise<void> {
     await removeStale(this.path);
-    const door = createDoor({ allowHalfOpen: true }, (connection) => {
+    if (this.#closed) return;
+    const entrance = createSocketServer({ allowHalfOpen: true }, (connection) => {
       this.#server.emit("connection", connection);
     });
-    await openedAt(door, this.path);
-    this.#doors.push(door);
+    this.#entrances.add(entrance);
+    try {
+      await openedAt(entrance, this.path);
+    } catch (error) {
+      this.#entrances.delete(entrance);
+      throw error;
+    }
   }
 
+  /** Stops listening, lets requests in flight finish, and closes. */
   async close(): Promise<void> {
+    this.#closed = true;
     clearInterval(this.#look);
-    const closed = Promise.all(this.#doors.map((door) => new Promise((resolve) => door.close(resolve))));
+    const closed = Promise.all(
+      [...this.#entrances].map((entrance) => new Promise((resolve) => entrance.close(resolve))),
+    );
     // A connection is idle only once its request has been answered, so look again until none is left.
     const sweep = setInterval(() => {
       this.#server.closeIdleConnections();
@@ -139,21 +149,21 @@ function mustBePrivate(path: string): void {
     );
 }
 
-async function openedAt(door: Door, path: string): Promise<void> {
+async function openedAt(entrance: SocketServer, path: string): Promise<void> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   const before = process.umask(UMASK);
   // The file is made within the call.
-  const done = opened(door, () => door.listen({ path, backlog: BACKLOG }));
+  const done = opened(entrance, () => entrance.listen({ path, backlog: BACKLOG }));
   process.umask(before);
   await done;
 }
 
-function opened(door: Door, start: () => void): Promise<void> {
+function opened(entrance: SocketServer, start: () => void): Promise<void> {
   return new Promise((resolve, reject) => {
-    door.once("error", (cause) => {
+    entrance.once("error", (cause) => {
       reject(new TsnetError("busy", `cannot listen: ${reason(cause)}`, { cause }));
     });
-    door.once("listening", resolve);
+    entrance.once("listening", resolve);
     start();
   });
 }

@@ -11,7 +11,7 @@ export interface Backend<O = unknown, F = unknown> {
   /** Endpoints that a network can have. Absent: as many as it has addresses for. */
   readonly capacity?: number;
   /** Each endpoint is made and removed by itself, so that may be done for several at once. */
-  readonly apart?: true;
+  readonly concurrentEndpoints?: true;
   /**
    * Looks at the host before a network is made, and refuses what cannot work there. Changes nothing.
    *

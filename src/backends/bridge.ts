@@ -1,5 +1,5 @@
 import { ConflictError, InvalidError, TakenError } from "../errors.ts";
-import { type BridgeNetwork, type GatewayMode, absentRules, bridgeRules } from "../firewall/bridge-rules.ts";
+import { type BridgeFacts, type GatewayMode, absentRules, bridgeRules } from "../firewall/bridge-rules.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
 import { FAMILIES, type Family } from "../ip.ts";
@@ -11,7 +11,7 @@ import { isRemoved } from "../kernel/sandbox.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
 import { ownFlows } from "../steps/flows.ts";
 import { sysctl } from "../steps/setting.ts";
-import { leastMtu, mustBearIpv6, ruleFamilies } from "./ipv6.ts";
+import { leastMtu, mustCarryIpv6, ruleFamilies } from "./ipv6.ts";
 import {
   type Endpoint,
   type JoinResponse,
@@ -29,7 +29,7 @@ import type { Backend, GatewayNeed } from "./backend.ts";
 import { BridgeOptions, type PublishDefault, mustFit } from "./bridge-options.ts";
 import { gatewaysOf, subnetsBeside } from "./gateways.ts";
 import type { Publisher, Publishing } from "./publishing.ts";
-import { mustBeSomebodys, mustLeaveRoutes } from "./routes.ts";
+import { mustBeAssignable, mustLeaveRoutes } from "./routes.ts";
 import { Siblings } from "./siblings.ts";
 
 /** What the host was like when the network was created. */
@@ -61,7 +61,7 @@ type BridgeNet = Network<BridgeOptions, Found>;
 export class BridgeBackend implements Backend<BridgeOptions, Found> {
   readonly options = BridgeOptions;
   readonly capacity = BRIDGE_PORTS;
-  readonly apart = true;
+  readonly concurrentEndpoints = true;
   readonly #host: Host;
   readonly #firewall: Firewall;
   readonly #publisher: Publisher;
@@ -71,7 +71,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
 
   /**
    * @param publishDefault for networks that do not say where their ports are published
-   * @param records which other networks a container is on
+   * @param state which other networks a container is on
    * @param engine which bridges are its own
    */
   constructor(
@@ -79,20 +79,20 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
     firewall: Firewall,
     publisher: Publisher,
     publishDefault: PublishDefault,
-    records: State,
+    state: State,
     engine: Pick<Knowledge, "knowsBridge">,
   ) {
     this.#host = host;
     this.#firewall = firewall;
     this.#publisher = publisher;
     this.#publishDefault = publishDefault;
-    this.#siblings = new Siblings(firewall, records);
+    this.#siblings = new Siblings(firewall, state);
     this.#engine = engine;
   }
 
   async survey(network: Network<BridgeOptions>, others: readonly Network[]): Promise<Found> {
     mustFit(network);
-    mustBeSomebodys(network);
+    mustBeAssignable(network);
     // The engine may have been started after tsnet.
     await this.#firewall.mustNotMix();
     const name = bridgeOf(network);
@@ -118,7 +118,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
       throw new InvalidError(
         `option com.docker.network.driver.mtu is ${mtu}, but bridge ${name} has an MTU of ${link.mtu}; raise that first (ip link set ${name} mtu ${mtu})`,
       );
-    mustBearIpv6(network, {
+    mustCarryIpv6(network, {
       "option com.docker.network.driver.mtu is": mtu,
       [`bridge ${name} has an MTU of`]: adopted ? link.mtu : undefined,
     });
@@ -156,7 +156,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
             mac: bridgeMac(network.id),
             mtu,
           }),
-      ...(adopted ? [] : bridgeSysctls(name, hostHasIpv6(network), network.internal ? [] : families)),
+      ...(adopted ? [] : bridgeSysctls(name, bridgeHasIpv6(network), network.internal ? [] : families)),
       ...gateways.map((cidr) => bridgeAddress(this.#host, name, cidr, adopted)),
       this.#firewall.rules(`rules of network ${network.id}`, rulesOf(network)),
       // A port published on 127.0.0.1 has its answers come in here with that destination; the rules keep out all else.
@@ -307,7 +307,7 @@ function routeLocalnet(bridge: string): string {
 }
 
 /** Whether the host itself has IPv6 on the bridge: of an isolated network not even a link-local address. */
-function hostHasIpv6(network: BridgeNet): boolean {
+function bridgeHasIpv6(network: BridgeNet): boolean {
   return network.ipv6.length > 0 && modeOf(network, 6) !== "isolated";
 }
 
@@ -346,7 +346,7 @@ function familyRules(network: BridgeNet, family: Family): Rule[] {
   const subnets = pools(network, family).map(({ subnet }) => subnet);
   if (subnets.length === 0) return absentRules(owner, found.adopted);
   const hostAddress = options[`com.docker.network.host_ipv${family}`];
-  const facts: BridgeNetwork = {
+  const facts: BridgeFacts = {
     subnets: subnets.filter((subnet) => !isAny(subnet)),
     internal: network.internal,
     icc: options["com.docker.network.bridge.enable_icc"],

@@ -41,12 +41,12 @@ interface HostAddresses {
  */
 export class HostAccess {
   readonly #host: Host;
-  readonly #records: Pick<State, "endpoints">;
+  readonly #state: Pick<State, "endpoints">;
 
-  /** @param records whom S is shared with */
-  constructor(host: Host, records: Pick<State, "endpoints">) {
+  /** @param state whom S is shared with */
+  constructor(host: Host, state: Pick<State, "endpoints">) {
     this.#host = host;
-    this.#records = records;
+    this.#state = state;
   }
 
   /** What an endpoint needs. S comes with the first endpoint and goes with the last. */
@@ -54,7 +54,7 @@ export class HostAccess {
     const host = this.#host;
     const { id, ipv6 } = network;
     const link = shimName(id);
-    const others = () => this.#records.endpoints(id).filter((other) => other.id !== endpoint.id);
+    const others = () => this.#state.endpoints(id).filter((other) => other.id !== endpoint.id);
     const shim = { name: link, alias: linkAlias("shim", id), parent, mac: shimMac(id) };
     let known: Promise<HostAddresses[]> | undefined;
     const hostAddresses = () => (known ??= this.#addresses(network, parent));
@@ -88,7 +88,7 @@ export class HostAccess {
     if (network.ipv4.length > 0 && UNANSWERED.includes(ignore))
       return `host_access: with net.ipv4.conf.all.arp_ignore=${ignore} the host answers none of its containers; 0 and 1 will do`;
     // Whatever leads elsewhere leads there for all of them.
-    const [first] = this.#records.endpoints(network.id);
+    const [first] = this.#state.endpoints(network.id);
     const ways = bareAddresses(first ?? {}).map((address) => ({
       address,
       source: sourceTo(all, address),

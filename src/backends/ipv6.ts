@@ -1,6 +1,6 @@
 import { InvalidError, TsnetError } from "../errors.ts";
 import { FAMILIES, type Family } from "../ip.ts";
-import { knowsIpv6 } from "../kernel/sysctl.ts";
+import { kernelHasIpv6 } from "../kernel/sysctl.ts";
 import type { Network } from "../model.ts";
 
 /** What every link that carries IPv6 must pass on in one piece, bytes (RFC 8200, section 5). */
@@ -11,7 +11,7 @@ const IPV6_MTU = 1280;
  * network has none, so only then does it matter whether the kernel has it.
  */
 export function ruleFamilies(adopted: boolean): readonly Family[] {
-  return adopted && !knowsIpv6() ? [4] : FAMILIES;
+  return adopted && !kernelHasIpv6() ? [4] : FAMILIES;
 }
 
 /** The smallest MTU that the network's links may have, bytes. */
@@ -24,9 +24,9 @@ export function leastMtu({ ipv6 }: Network): number {
  *
  * @param mtus those that its links would have, by where they are from, as it is put before the number
  */
-export function mustBearIpv6({ ipv6 }: Network, mtus: Readonly<Record<string, number | undefined>>): void {
+export function mustCarryIpv6({ ipv6 }: Network, mtus: Readonly<Record<string, number | undefined>>): void {
   if (ipv6.length === 0) return;
-  if (!knowsIpv6())
+  if (!kernelHasIpv6())
     throw new TsnetError("unsupported", "this kernel has no IPv6 (ipv6.disable=1); leave out --ipv6");
   for (const [from, mtu] of Object.entries(mtus))
     if (mtu !== undefined && mtu < IPV6_MTU)

@@ -14,7 +14,7 @@ import type { State } from "../store/state.ts";
 import type { Backend, GatewayNeed } from "./backend.ts";
 import { gatewaysOf } from "./gateways.ts";
 import { HostAccess, accessRules } from "./host-access.ts";
-import { mustBearIpv6 } from "./ipv6.ts";
+import { mustCarryIpv6 } from "./ipv6.ts";
 import { MacvlanOptions } from "./macvlan-options.ts";
 import { type Parent, findParent, whoTakesFrames } from "./parents.ts";
 
@@ -43,19 +43,19 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
   readonly options = MacvlanOptions;
   readonly #host: Host;
   readonly #firewall: Pick<Firewall, "rules">;
-  readonly #records: Records;
+  readonly #state: Records;
   readonly #access: HostAccess;
   /** By parent: whether a network is its last is decided and acted upon in one. */
   readonly #parents = new KeyedLock();
   /** Networks that no longer need their parent: their records go only after it. */
   readonly #leaving = new Set<string>();
 
-  /** @param records whom a parent or a link is shared with */
-  constructor(host: Host, firewall: Pick<Firewall, "rules">, records: Records) {
+  /** @param state whom a parent or a link is shared with */
+  constructor(host: Host, firewall: Pick<Firewall, "rules">, state: Records) {
     this.#host = host;
     this.#firewall = firewall;
-    this.#records = records;
-    this.#access = new HostAccess(host, records);
+    this.#state = state;
+    this.#access = new HostAccess(host, state);
   }
 
   async survey(network: Network<MacvlanOptions>, others: readonly Network[]): Promise<Found> {
@@ -71,7 +71,7 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
       throw new InvalidError(
         `option com.docker.network.driver.mtu is "${mtu}", but must be no more than the ${link.mtu} of parent ${link.name}`,
       );
-    mustBearIpv6(network, {
+    mustCarryIpv6(network, {
       "option com.docker.network.driver.mtu is": mtu,
       [`parent ${parent.name} has an MTU of`]: link?.mtu,
     });
@@ -177,13 +177,13 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
 
   /** Networks on a parent that need it. */
   #remainingOn(parent: string): readonly Network[] {
-    return this.#records
+    return this.#state
       .networks()
       .filter((network) => isOn(network, parent) && !this.#leaving.has(network.id));
   }
 
   #forgetGone(): void {
-    const there = new Set(this.#records.networks().map(({ id }) => id));
+    const there = new Set(this.#state.networks().map(({ id }) => id));
     for (const id of this.#leaving) if (!there.has(id)) this.#leaving.delete(id);
   }
 
@@ -195,15 +195,15 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
   #inside(network: MacvlanNet, endpoint: Endpoint, sandbox: string): Joined {
     const { link, gateway, gatewayIPv6 } = this.join(network, endpoint);
     const { ifname, leads = [], lower = 0, sysctls } = endpoint;
-    const beside = this.#records.inSandbox(sandbox).filter(({ id }) => id !== endpoint.id);
+    const siblings = this.#state.inSandbox(sandbox).filter(({ id }) => id !== endpoint.id);
     const isOthers = (family: Family) =>
-      !leads.includes(family) && beside.some((other) => other.leads?.includes(family));
+      !leads.includes(family) && siblings.some((other) => other.leads?.includes(family));
     return {
       sandbox,
       prefix: link.prefix,
       ...(ifname === undefined ? {} : { seen: { ifname, leads, lower } }),
       remember: async (seen) => {
-        await this.#records.endpointRecord({ ...endpoint, ...seen }).apply();
+        await this.#state.endpointRecord({ ...endpoint, ...seen }).apply();
       },
       addresses: addressesOf(endpoint),
       ...(sysctls === undefined ? {} : { sysctls }),

@@ -32,7 +32,7 @@ export async function findParent(
     return { parent: { name: privateParentName(network), made: { kind: await privateKind(host) } } };
   const link = await host.links.get(asked);
   if (!link) return { parent: { name: asked, made: await missingVlan(host, asked) } };
-  await mustCarry(host, link);
+  await mustTakeMacvlan(host, link);
   const vlan = link.alias === linkAlias("parent", asked) ? vlanOf(asked) : undefined;
   // It may have been asked for by another of its names (altname, ip-link(8)).
   return { parent: { name: link.name, ...(vlan ? { made: vlan } : {}) }, link };
@@ -62,7 +62,7 @@ async function missingVlan(host: Host, name: string): Promise<NonNullable<Parent
     throw new InvalidError(
       `option parent is "${name}", but a VLAN has a number from ${VLAN_IDS.first} to ${VLAN_IDS.last}`,
     );
-  await mustCarry(host, base);
+  await mustTakeMacvlan(host, base);
   if (!(await host.links.canMake("vlan")))
     throw new TsnetError(
       "unsupported",
@@ -77,7 +77,7 @@ function vlanOf(name: string): { kind: "vlan"; base: string; id: number } | unde
   return base && id ? { kind: "vlan", base, id: Number(id) } : undefined;
 }
 
-async function mustCarry(host: Host, link: Link): Promise<void> {
+async function mustTakeMacvlan(host: Host, link: Link): Promise<void> {
   const { name, ethernet, alias } = link;
   if (!ethernet) throw new InvalidError(`option parent is "${name}", but ${name} is not an Ethernet link`);
   const owner = ownerOf(alias);

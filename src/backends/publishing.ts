@@ -186,14 +186,14 @@ export class Publisher {
             );
           const admitted = relayedTo(publishing, endpoint, { protocol, family, host: { address } });
           const wanted = { protocol, address, port };
-          const result = this.#reservations.take(ownerOf(endpoint), wanted, admitted, isLast);
+          const result = this.#reservations.take(holderOf(endpoint), wanted, admitted, isLast);
           port = result.port;
           if (result.taken) taken.push({ address, port });
         }
         return port;
       } catch (error) {
         for (const { address, port } of taken)
-          this.#reservations.release(ownerOf(endpoint), { protocol, address, port });
+          this.#reservations.release(holderOf(endpoint), { protocol, address, port });
         last = error;
       }
     }
@@ -215,7 +215,8 @@ export class Publisher {
           try {
             if (!host) continue;
             const admitted = relayedTo(publishing, endpoint, { ...port, host });
-            if (this.#reservations.retake(ownerOf(endpoint), { protocol, ...host }, admitted)) changed = true;
+            if (this.#reservations.retake(holderOf(endpoint), { protocol, ...host }, admitted))
+              changed = true;
           } catch (error) {
             failures.push(error);
           }
@@ -275,7 +276,7 @@ export class Publisher {
 
   #release(endpoint: Endpoint, ports: readonly PublishedPort[]): void {
     for (const { protocol, host } of ports)
-      if (host) this.#reservations.release(ownerOf(endpoint), { protocol, ...host });
+      if (host) this.#reservations.release(holderOf(endpoint), { protocol, ...host });
   }
 }
 
@@ -291,7 +292,7 @@ function isUdp({ protocol }: PublishedPort): boolean {
   return protocol === "udp";
 }
 
-function ownerOf({ id, network }: Endpoint): string {
+function holderOf({ id, network }: Endpoint): string {
   return `endpoint ${id.slice(0, 12)} of network ${network.slice(0, 12)}`;
 }
 
@@ -318,7 +319,7 @@ function addressesOf(
   const has = (family: Family) => addressOf(endpoint, family) !== undefined;
   // A relay leads from one family to the other.
   const relays = protocol !== "sctp" && routed.length === 0;
-  const reaches = (family: Family) => has(family) || (relays && (family === 4 || hasIpv6()));
+  const reaches = (family: Family) => has(family) || (relays && (family === 4 || loopbackHasIpv6()));
   const isLeft = (family: Family) => !has(family) && elsewhere.includes(family);
   if (hostAddress) {
     const { family } = parseIp(hostAddress);
@@ -336,6 +337,6 @@ function addressesOf(
 }
 
 /** Whether the host's loopback has an IPv6 address. */
-function hasIpv6(): boolean {
+function loopbackHasIpv6(): boolean {
   return readSysctl("net/ipv6/conf/lo/disable_ipv6") === "0";
 }

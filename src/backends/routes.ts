@@ -14,16 +14,16 @@ const WIDE = { 4: 15, 6: 47 } as const;
  * What no host has an address of: the one that does not know its own, loopback, multicast (RFC 1122, section 3.2.1.3;
  * RFC 4291, section 2.7). To the neighbours of such an address the kernel makes no route.
  */
-const NOBODYS = ["0.0.0.0/32", "127.0.0.0/8", "224.0.0.0/4", "ff00::/8"] as const;
+const UNASSIGNABLE = ["0.0.0.0/32", "127.0.0.0/8", "224.0.0.0/4", "ff00::/8"] as const;
 
 /**
  * Makes sure that containers can have the addresses of a network's subnets. The engine grants any.
  *
  * @throws {InvalidError} if they cannot
  */
-export function mustBeSomebodys(network: Pick<Network, "ipv4" | "ipv6">): void {
+export function mustBeAssignable(network: Pick<Network, "ipv4" | "ipv6">): void {
   for (const subnet of subnetsOf(network)) {
-    const range = NOBODYS.find((one) => overlaps(one, subnet));
+    const range = UNASSIGNABLE.find((one) => overlaps(one, subnet));
     if (range)
       throw new InvalidError(
         `subnet ${subnet} overlaps ${range}, which no container has an address of; choose another with --subnet`,

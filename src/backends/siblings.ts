@@ -14,12 +14,12 @@ import type { State } from "../store/state.ts";
  */
 export class Siblings {
   readonly #firewall: Firewall;
-  readonly #records: Pick<State, "network" | "endpoint" | "inSandbox">;
+  readonly #state: Pick<State, "network" | "endpoint" | "inSandbox">;
 
-  /** @param records which networks a container is on */
-  constructor(firewall: Firewall, records: Pick<State, "network" | "endpoint" | "inSandbox">) {
+  /** @param state which networks a container is on */
+  constructor(firewall: Firewall, state: Pick<State, "network" | "endpoint" | "inSandbox">) {
     this.#firewall = firewall;
-    this.#records = records;
+    this.#state = state;
   }
 
   /** The rules for what an endpoint publishes by the bridge, while its container is on other networks too. */
@@ -49,15 +49,15 @@ export class Siblings {
   /** Ports on record that the endpoint here is not about. */
   #othersOf({ network, id, ports = [] }: Endpoint, family: Family): readonly unknown[] {
     const keys = new Set(ports.map((port) => JSON.stringify(port)));
-    const recorded = this.#records.endpoint(network, id)?.ports ?? [];
+    const recorded = this.#state.endpoint(network, id)?.ports ?? [];
     return recorded.filter((port) => port.host && port.family === family && !keys.has(JSON.stringify(port)));
   }
 
   #subnets({ network, sandbox }: Endpoint, family: Family): string[] {
     if (!sandbox) return [];
-    const others = this.#records.inSandbox(sandbox).filter((sibling) => sibling.network !== network);
+    const others = this.#state.inSandbox(sandbox).filter((sibling) => sibling.network !== network);
     return others.flatMap((sibling) => {
-      const other = this.#records.network(sibling.network);
+      const other = this.#state.network(sibling.network);
       const subnets = other ? pools(other, family).map(({ subnet }) => subnet) : [];
       return subnets.filter((subnet) => !isAny(subnet));
     });

@@ -14,7 +14,7 @@ const MADE = /^br-[0-9a-f]{12}$/;
 const MAKING_MS = 5000;
 
 /** What tsnet itself knows of bridges. */
-export interface Known {
+export interface Memory {
   /** Those that were kept apart from tsnet's networks when it last ran; one may be listed for each family. */
   kept(): Promise<readonly EngineBridge[]>;
   /** Whether a network of tsnet's is on it. */
@@ -37,8 +37,8 @@ interface Found {
  */
 export class EngineBridges {
   readonly #host: Pick<Host, "links">;
-  readonly #engine: Pick<Engine, "networks">;
-  readonly #known: Known;
+  readonly #engine: Pick<Engine, "bridges">;
+  readonly #known: Memory;
   /** What the engine said: whether each of its bridges is internal. Undefined until it has said something. */
   #told: ReadonlyMap<string, boolean> | undefined;
   /** Since when it has answered and not listed one that is there. */
@@ -47,15 +47,15 @@ export class EngineBridges {
   #answeredAt = 0;
   #found: Found | undefined;
 
-  constructor(host: Pick<Host, "links">, engine: Pick<Engine, "networks">, known: Known) {
+  constructor(host: Pick<Host, "links">, engine: Pick<Engine, "bridges">, known: Memory) {
     this.#host = host;
     this.#engine = engine;
     this.#known = known;
   }
 
   /** Those that are there, as far as is known without asking. */
-  async there(): Promise<EngineBridge[]> {
-    return await this.#engines(await this.#bridges());
+  async list(): Promise<EngineBridge[]> {
+    return await this.#ofEngine(await this.#bridges());
   }
 
   /**
@@ -63,31 +63,31 @@ export class EngineBridges {
    *
    * @returns whether its word is another one than before; undefined if it does not answer, or has yet to list one
    */
-  async learn(): Promise<boolean | undefined> {
+  async ask(): Promise<boolean | undefined> {
     const bridges = await this.#bridges();
     // No network becomes internal, or ceases to be it; but a name that a user chose can be another network's next time.
-    const unclear = bridges.filter(({ name }) => isStrange(name) || !this.#isTold(name));
+    const unclear = bridges.filter(({ name }) => isNamedByUser(name) || !this.#isTold(name));
     if (unclear.length === 0) return false;
-    const before = await this.#engines(bridges);
+    const before = await this.#ofEngine(bridges);
     try {
-      const networks = await this.#engine.networks();
-      this.#told = new Map(networks.map(({ bridge = "", internal }) => [bridge, internal]));
+      const told = await this.#engine.bridges();
+      this.#told = new Map(told.map(({ name, internal }) => [name, internal]));
     } catch {
       return undefined;
     }
     const now = (this.#answeredAt = Date.now());
     const unlisted = unclear.map(({ name }) => name).filter((name) => !this.#isTold(name));
     this.#unlisted = new Map(unlisted.map((name) => [name, this.#unlisted.get(name) ?? now]));
-    if (!isDeepStrictEqual(await this.#engines(bridges), before)) return true;
-    return unlisted.some((name) => !this.#isAnothers(name)) ? undefined : false;
+    if (!isDeepStrictEqual(await this.#ofEngine(bridges), before)) return true;
+    return unlisted.some((name) => !this.#isForeign(name)) ? undefined : false;
   }
 
-  async #engines(bridges: readonly Link[]): Promise<EngineBridge[]> {
+  async #ofEngine(bridges: readonly Link[]): Promise<EngineBridge[]> {
     const found = (this.#found ??= await this.#find(bridges));
     const isInternal = (name: string) =>
-      this.#told?.get(name) ?? found.kept.get(name) ?? !(BUILT_IN.test(name) || this.#isAnothers(name));
+      this.#told?.get(name) ?? found.kept.get(name) ?? !(BUILT_IN.test(name) || this.#isForeign(name));
     return bridges
-      .filter(({ name }) => !isStrange(name) || (this.#told?.has(name) ?? this.#isLikely(name, found)))
+      .filter(({ name }) => !isNamedByUser(name) || (this.#told?.has(name) ?? this.#isLikely(name, found)))
       .map(({ name }) => ({ name, internal: isInternal(name) }));
   }
 
@@ -111,7 +111,7 @@ export class EngineBridges {
   }
 
   /** Whether it had time to list it and did not: that is no network of this engine's. */
-  #isAnothers(name: string): boolean {
+  #isForeign(name: string): boolean {
     return this.#answeredAt - (this.#unlisted.get(name) ?? Infinity) >= MAKING_MS;
   }
 
@@ -122,6 +122,6 @@ export class EngineBridges {
 }
 
 /** Whether a name tells nothing of whose the bridge is. */
-function isStrange(name: string): boolean {
+function isNamedByUser(name: string): boolean {
   return !BUILT_IN.test(name) && !MADE.test(name);
 }

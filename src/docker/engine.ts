@@ -2,6 +2,7 @@ import { Agent, request } from "node:http";
 import { Socket } from "node:net";
 import * as z from "zod";
 import { TsnetError, reason } from "../errors.ts";
+import type { EngineBridge } from "../firewall/layout.ts";
 
 /** Milliseconds the engine may take for a whole answer: whoever asks asks again later. */
 const TIMEOUT_MS = 10_000;
@@ -25,14 +26,6 @@ const Inspected = z.object({
 const Version = z.object({ Version: z.string() });
 const Failure = z.object({ message: z.string() });
 
-/** A network of any driver, as the engine lists it. */
-export interface EngineNetwork {
-  readonly id: string;
-  readonly internal: boolean;
-  /** The bridge link that the engine's own driver gave it. */
-  readonly bridge: string | undefined;
-}
-
 /** What an engine has, and which engine that is. */
 export interface Inventory {
   /**
@@ -45,8 +38,8 @@ export interface Inventory {
 }
 
 /**
- * What the engine knows, read through its API. Only calls that no request to a plugin can block are made here:
- * `GET /networks` and `GET /networks/{id}`, never `GET /containers/{id}`.
+ * What the engine knows, read through its API. Only calls that no request to a plugin can block are made here, never
+ * `GET /containers/{id}`.
  *
  * It speaks HTTP itself: the usual client, dockerode, brings SSH and gRPC along, 21 MB that stay and 160 ms of each
  * start.
@@ -60,14 +53,16 @@ export class Engine {
     this.#socketPath = socketPath;
   }
 
-  /** Every network of any driver. */
-  async networks(): Promise<EngineNetwork[]> {
-    return (await this.#get("/networks", Networks)).map(({ Id, Driver, Internal, Options }) => {
-      // An empty name is none (parseNetworkOptions, moby's bridge driver).
-      const { "com.docker.network.bridge.name": name = "" } = Options ?? {};
-      const bridge = name === "" ? `br-${Id.slice(0, 12)}` : name;
-      return { id: Id, internal: Internal, bridge: Driver === "bridge" ? bridge : undefined };
-    });
+  /** The bridges of its own bridge driver's networks, whether they are there or not. */
+  async bridges(): Promise<EngineBridge[]> {
+    const networks = await this.#get("/networks", Networks);
+    return networks
+      .filter(({ Driver }) => Driver === "bridge")
+      .map(({ Id, Internal, Options }) => {
+        // An empty name is none (parseNetworkOptions, moby's bridge driver).
+        const { "com.docker.network.bridge.name": name = "" } = Options ?? {};
+        return { name: name === "" ? `br-${Id.slice(0, 12)}` : name, internal: Internal };
+      });
   }
 
   /** @throws {TsnetError} also if that is no whole list, as of an engine that is just starting */
@@ -90,7 +85,7 @@ export class Engine {
 
   /** Whether a network of its own bridge driver has that bridge. */
   async knowsBridge(name: string): Promise<boolean> {
-    return (await this.networks()).some(({ bridge }) => bridge === name);
+    return (await this.bridges()).some((bridge) => bridge.name === name);
   }
 
   /** Ids of the endpoints of a network that containers have now. */

@@ -12,7 +12,7 @@ import { type MakeRule, type Rule, ruleMaker } from "./rule.ts";
 export type GatewayMode = "nat" | "nat-unprotected" | "routed" | "isolated";
 
 /** What the rules of a bridge network depend on, for one family. */
-export interface BridgeNetwork {
+export interface BridgeFacts {
   readonly family: Family;
   readonly bridge: string;
   /** Network addresses with prefix length. */
@@ -49,7 +49,7 @@ export interface BridgeNetwork {
  *   internal         -i B ! -o B, ! -i B -o B → drop
  *   icc=false        -i B -o B → drop
  */
-export function bridgeRules(network: BridgeNetwork): Rule[] {
+export function bridgeRules(network: BridgeFacts): Rule[] {
   const { family, bridge, internal, icc, mode } = network;
   const rule = ruleMaker(network);
   const leaving = `-i ${bridge} ! -o ${bridge}`;
@@ -90,7 +90,7 @@ export function bridgeRules(network: BridgeNetwork): Rule[] {
   return rules;
 }
 
-function internalRules({ family, bridge, mode }: BridgeNetwork, rule: MakeRule): Rule[] {
+function internalRules({ family, bridge, mode }: BridgeFacts, rule: MakeRule): Rule[] {
   const leaving = `-i ${bridge} ! -o ${bridge}`;
   const entering = `! -i ${bridge} -o ${bridge}`;
   return [
@@ -138,7 +138,7 @@ function apartRules(bridge: string, rule: MakeRule): Rule[] {
  *   else      -i B        → drop       IPv4; IPv6 has a setting for that (disable_ipv6)
  */
 export function absentRules(
-  network: Pick<BridgeNetwork, "family" | "bridge" | "comment">,
+  network: Pick<BridgeFacts, "family" | "bridge" | "comment">,
   adopted: boolean,
 ): Rule[] {
   const { family, bridge } = network;
@@ -147,10 +147,7 @@ export function absentRules(
   return family === 4 ? [rule(CHAINS.arriving, `-i ${bridge}`, "DROP")] : [];
 }
 
-function masquerade(
-  { subnets, bridge, masquerade, hostAddress, mode }: BridgeNetwork,
-  rule: MakeRule,
-): Rule[] {
+function masquerade({ subnets, bridge, masquerade, hostAddress, mode }: BridgeFacts, rule: MakeRule): Rule[] {
   if (!masquerade || mode === "routed" || mode === "isolated") return [];
   const target = hostAddress ? `SNAT --to-source ${hostAddress}` : "MASQUERADE";
   return subnets.map((subnet) => rule(CHAINS.masquerade, `-s ${subnet} ! -o ${bridge}`, target));

@@ -1,5 +1,5 @@
 import { isErrno } from "../errors.ts";
-import { type Cidr, formatIp, ipBytes, parseCidr } from "../ip.ts";
+import { type ParsedCidr, formatIp, ipBytes, parseCidr } from "../ip.ts";
 import { AF } from "./libc.ts";
 import { Attributes, bytes, u32 } from "./netlink/message.ts";
 import { CREATE_EXCLUSIVE } from "./netlink/socket.ts";
@@ -96,7 +96,7 @@ export class Addresses {
   }
 }
 
-function addressMessage(index: number, { family, address, length }: Cidr): Buffer {
+function addressMessage(index: number, { family, address, length }: ParsedCidr): Buffer {
   const head = Buffer.alloc(IFADDRMSG);
   head.writeUInt8(AF[family], 0);
   head.writeUInt8(length, 1);

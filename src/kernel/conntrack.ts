@@ -35,7 +35,7 @@ const RAW = "latin1";
  * Ports that are asked for one by one: each takes the kernel some 10 ms, and all of UDP may be hundreds of thousands of
  * flows.
  */
-const PORTS_APART = 8;
+const PORTS_LISTED_SINGLY = 8;
 /** Milliseconds that the flows of a container that goes may stay: many go at once. */
 const LEFT_MS = 5;
 /** The same for what has crossed borders: one network's rules are put right after the other's. */
@@ -222,7 +222,7 @@ export class Conntrack {
       ({ address, local: mustBe }) => address === undefined || local.has(address) === mustBe,
     );
     const names = meant.map(({ flow }) => nameOf(flow.message));
-    await known(this.#socket.requestEach("conntrack -D", CT_DELETE, names));
+    await unlessGone(this.#socket.requestEach("conntrack -D", CT_DELETE, names));
   }
 
   /** The flows in these lists that are unwanted, and why. */
@@ -237,7 +237,7 @@ export class Conntrack {
       if (charge) charged.push({ flow, ...charge });
       return false;
     };
-    for (const list of lists) await known(this.#socket.dump("conntrack -L", CT_GET, list, keep));
+    for (const list of lists) await unlessGone(this.#socket.dump("conntrack -L", CT_GET, list, keep));
     return charged;
   }
 
@@ -298,7 +298,7 @@ function keyOf(protocol: number, address: Raw, port: number): string {
 }
 
 /** Waits for the kernel; that there is no such flow any more, or it does not show them, is no failure. */
-async function known(answers: Promise<unknown>): Promise<void> {
+async function unlessGone(answers: Promise<unknown>): Promise<void> {
   try {
     await answers;
   } catch (error) {
@@ -317,7 +317,7 @@ function listsOf(family: Family, ports: readonly ServedPort[]): Buffer[] {
     ...new Set(ports.flatMap(({ protocol, port }) => (protocol === wanted ? port : []))),
   ];
   const udp = numbersOf("udp");
-  const isMuch = udp.length > PORTS_APART;
+  const isMuch = udp.length > PORTS_LISTED_SINGLY;
   return [
     ...(isMuch ? [listOf(family, "udp")] : udp.map((port) => listOf(family, "udp", port))),
     ...(["tcp", "sctp"] as const)

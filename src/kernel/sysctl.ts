@@ -35,7 +35,7 @@ export function writeSysctl(name: string, value: string): void {
 /**
  * Whether the kernel has IPv6: it may be built or started without (`ipv6.disable=1`), and then has no settings for it.
  */
-export function knowsIpv6(): boolean {
+export function kernelHasIpv6(): boolean {
   return readSysctl("net/ipv6/conf/all/disable_ipv6") !== undefined;
 }
 

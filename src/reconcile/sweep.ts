@@ -59,7 +59,7 @@ export class Sweep {
   async #unrecorded(): Promise<string[] | undefined> {
     const owners = await this.#firewall.owners();
     for (const link of this.#marked) {
-      const network = networkOf(link);
+      const network = networkOfLink(link);
       if (network !== undefined) owners.add(ruleComment(network));
     }
     // Asked for afterwards: a network is on record before it is on the host.
@@ -73,7 +73,7 @@ export class Sweep {
   async network(id: string): Promise<void> {
     if (this.#state.network(id)) return;
     const marked = await this.#listMarked();
-    const own = marked.filter((link) => networkOf(link) === id);
+    const own = marked.filter((link) => networkOfLink(link) === id);
     const ports = marked.filter(({ master }) => own.some(({ index }) => index === master));
     for (const { name, alias } of [...ports, ...own]) {
       this.#health.repaired("orphan", `link ${name} of ${alias || "nobody"}`);
@@ -148,7 +148,7 @@ export class Sweep {
 }
 
 /** The network whose own a link is; undefined for an endpoint's. */
-function networkOf({ alias }: Link): string | undefined {
+function networkOfLink({ alias }: Link): string | undefined {
   const owner = ownerOf(alias);
   return owner?.kind === "network" || owner?.kind === "shim" ? owner.id : undefined;
 }

@@ -150,20 +150,20 @@ export class State {
   #attach(endpoint: Endpoint): void {
     this.#detach(endpoint);
     const { id, network, sandbox } = endpoint;
-    const siblings = this.#endpoints.get(network) ?? new Map<string, Endpoint>();
-    this.#endpoints.set(network, siblings.set(id, endpoint));
+    const onNetwork = this.#endpoints.get(network) ?? new Map<string, Endpoint>();
+    this.#endpoints.set(network, onNetwork.set(id, endpoint));
     this.#networkOf.set(id, network);
     this.#owners.set(hostEnd(id), { kind: "endpoint", id });
     if (sandbox === undefined) return;
-    const beside = this.#sandboxes.get(sandbox) ?? new Map<string, Endpoint>();
-    this.#sandboxes.set(sandbox, beside.set(id, endpoint));
+    const inSandbox = this.#sandboxes.get(sandbox) ?? new Map<string, Endpoint>();
+    this.#sandboxes.set(sandbox, inSandbox.set(id, endpoint));
   }
 
   #detach({ id, network }: Endpoint): void {
     const sandbox = this.endpoint(network, id)?.sandbox ?? "";
-    const beside = this.#sandboxes.get(sandbox);
-    beside?.delete(id);
-    if (beside?.size === 0) this.#sandboxes.delete(sandbox);
+    const inSandbox = this.#sandboxes.get(sandbox);
+    inSandbox?.delete(id);
+    if (inSandbox?.size === 0) this.#sandboxes.delete(sandbox);
     this.#endpoints.get(network)?.delete(id);
     this.#networkOf.delete(id);
     this.#owners.delete(hostEnd(id));

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { type BridgeNetwork, type GatewayMode, bridgeRules } from "../../src/firewall/bridge-rules.ts";
+import { type BridgeFacts, type GatewayMode, bridgeRules } from "../../src/firewall/bridge-rules.ts";
 import { Firewall } from "../../src/firewall/firewall.ts";
 import { openPortRule, portRules } from "../../src/firewall/port-rules.ts";
 import type { Rule } from "../../src/firewall/rule.ts";
@@ -20,7 +20,7 @@ import {
 import { ruleSets } from "../support/rule-sets.ts";
 
 /** What a network's rules depend on, as its options say it for one family. */
-type Options = Pick<BridgeNetwork, "mode" | "internal" | "icc" | "masquerade" | "hostAddress">;
+type Options = Pick<BridgeFacts, "mode" | "internal" | "icc" | "masquerade" | "hostAddress">;
 
 /** What a matrix depends on. */
 interface Facts {

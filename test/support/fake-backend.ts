@@ -24,7 +24,7 @@ const nowhere: unknown = undefined;
  */
 export class FakeBackend implements Backend<Options> {
   readonly options = Options;
-  readonly apart = true;
+  readonly concurrentEndpoints = true;
   readonly #world: World;
   readonly #bridge = new BridgeBackend(
     nowhere as Host,

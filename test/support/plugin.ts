@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Listening, listen } from "../../src/api/listen.ts";
+import { type Listener, listen } from "../../src/api/listen.ts";
 import { networkDriver } from "../../src/api/network-driver.ts";
 import { createServer } from "../../src/api/server.ts";
 import { Driver } from "../../src/driver.ts";
@@ -23,12 +23,12 @@ export class Plugin {
   readonly lines: LogLine[];
   readonly #dir: string;
   readonly #store: Store;
-  readonly #server: Listening;
+  readonly #server: Listener;
 
   private constructor(parts: {
     dir: string;
     store: Store;
-    server: Listening;
+    server: Listener;
     world: World;
     lines: LogLine[];
   }) {

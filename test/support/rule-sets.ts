@@ -1,4 +1,4 @@
-import { type BridgeNetwork, type GatewayMode, bridgeRules } from "../../src/firewall/bridge-rules.ts";
+import { type BridgeFacts, type GatewayMode, bridgeRules } from "../../src/firewall/bridge-rules.ts";
 import {
   openPortRule,
   portRules as rulesOfPort,
@@ -68,7 +68,7 @@ export function portRules(family: Family): Rule[] {
   return [...each, sharedRule(port, family === 4 ? "10.2.0.0/16" : "fd02::/64")];
 }
 
-function networks(): { title: string; network: BridgeNetwork }[] {
+function networks(): { title: string; network: BridgeFacts }[] {
   return MODES.flatMap((mode) =>
     ([4, 6] as const).flatMap((family) =>
       BOTH.flatMap((internal) =>

@@ -5,12 +5,12 @@ import { FakeLinks } from "../../support/fake-links.ts";
 
 const MADE = "br-0123456789ab";
 /** What the bridge is called that a user named. */
-const NAMED = { id: "1", internal: false, bridge: "lab" };
-const USUAL = { ...NAMED, id: "2", bridge: MADE };
+const NAMED = { name: "lab", internal: false };
+const USUAL = { ...NAMED, name: MADE };
 
 describe("EngineBridges", () => {
   let links: FakeLinks;
-  let engine: { networks: () => Promise<(typeof NAMED)[]> };
+  let engine: { bridges: () => Promise<(typeof NAMED)[]> };
   let bridges: EngineBridges;
   let kept: { name: string; internal: boolean }[];
 
@@ -18,13 +18,13 @@ describe("EngineBridges", () => {
     links = new FakeLinks();
     for (const name of ["docker0", MADE, "lab", "virbr0"]) plug(name);
     plug("ts-1", "tsnet network 1");
-    engine = { networks: () => Promise.reject(new Error("no engine")) };
+    engine = { bridges: () => Promise.reject(new Error("no engine")) };
     kept = [
       { name: "lab", internal: false },
       { name: MADE, internal: false },
     ];
     const known = { kept: () => Promise.resolve(kept), isUsed: (name: string) => name === "own" };
-    bridges = new EngineBridges(links.host, { networks: () => engine.networks() }, known);
+    bridges = new EngineBridges(links.host, { bridges: () => engine.bridges() }, known);
     mock.timers.enable({ apis: ["Date"] });
   });
   afterEach(() => {
@@ -35,34 +35,34 @@ describe("EngineBridges", () => {
     links.plug(name, { kind: "bridge", alias });
   };
   const says = (...networks: (typeof NAMED)[]) => {
-    engine.networks = () => Promise.resolve(networks);
+    engine.bridges = () => Promise.resolve(networks);
   };
-  const there = async () => (await bridges.there()).map(({ name }) => name);
+  const there = async () => (await bridges.list()).map(({ name }) => name);
   const internal = async () =>
-    (await bridges.there()).filter((bridge) => bridge.internal).map(({ name }) => name);
+    (await bridges.list()).filter((bridge) => bridge.internal).map(({ name }) => name);
 
   it("are those with its usual names, and until it answers those that were kept apart before", async () => {
     assert.deepEqual(await there(), ["docker0", MADE, "lab"]);
-    assert.equal(await bridges.learn(), undefined);
+    assert.equal(await bridges.ask(), undefined);
     assert.deepEqual(await there(), ["docker0", MADE, "lab"]);
   });
 
   it("are until it answers those that come after tsnet too, but for one that a network of tsnet's is on", async () => {
-    await bridges.there();
+    await bridges.list();
     for (const name of ["late", "own"]) plug(name);
     assert.deepEqual(await there(), ["docker0", MADE, "lab", "late"]);
     says(NAMED, USUAL);
-    assert.equal(await bridges.learn(), true);
+    assert.equal(await bridges.ask(), true);
     assert.deepEqual(await there(), ["docker0", MADE, "lab"]);
   });
 
   it("are what it said last while it does not answer", async () => {
-    says({ ...NAMED, bridge: "virbr0" }, USUAL, NAMED);
-    assert.equal(await bridges.learn(), true);
-    assert.equal(await bridges.learn(), false);
-    engine.networks = () => Promise.reject(new Error("no engine"));
+    says({ ...NAMED, name: "virbr0" }, USUAL, NAMED);
+    assert.equal(await bridges.ask(), true);
+    assert.equal(await bridges.ask(), false);
+    engine.bridges = () => Promise.reject(new Error("no engine"));
     plug("late");
-    assert.equal(await bridges.learn(), undefined);
+    assert.equal(await bridges.ask(), undefined);
     assert.deepEqual(await there(), ["docker0", MADE, "lab", "virbr0"]);
   });
 
@@ -70,19 +70,19 @@ describe("EngineBridges", () => {
     for (const name of ["lab", "virbr0"]) links.unplug(name);
     assert.deepEqual(await internal(), []);
     says({ ...USUAL, internal: true });
-    assert.equal(await bridges.learn(), true);
+    assert.equal(await bridges.ask(), true);
     assert.deepEqual(await internal(), [MADE]);
-    engine.networks = () => assert.fail("it has said all");
-    assert.equal(await bridges.learn(), false);
+    engine.bridges = () => assert.fail("it has said all");
+    assert.equal(await bridges.ask(), false);
   });
 
   it("are internal as they were before until it answers, and if they are new", async () => {
     kept.push({ name: MADE, internal: true });
-    await bridges.there();
+    await bridges.list();
     for (const name of ["late", "br-ba9876543210"]) plug(name);
     assert.deepEqual(await internal(), [MADE, "late", "br-ba9876543210"]);
-    says(NAMED, USUAL, { ...USUAL, bridge: "late" }, { ...USUAL, bridge: "br-ba9876543210" });
-    assert.equal(await bridges.learn(), true);
+    says(NAMED, USUAL, { ...USUAL, name: "late" }, { ...USUAL, name: "br-ba9876543210" });
+    assert.equal(await bridges.ask(), true);
     assert.deepEqual(await internal(), []);
   });
 
@@ -90,17 +90,17 @@ describe("EngineBridges", () => {
     for (const name of ["lab", "virbr0"]) links.unplug(name);
     says();
     kept = [];
-    assert.equal(await bridges.learn(), undefined);
+    assert.equal(await bridges.ask(), undefined);
     plug("br-ba9876543210");
     mock.timers.tick(4999);
-    assert.equal(await bridges.learn(), undefined);
+    assert.equal(await bridges.ask(), undefined);
     assert.deepEqual(await internal(), [MADE, "br-ba9876543210"]);
     mock.timers.tick(1);
-    assert.equal(await bridges.learn(), true);
-    assert.equal(await bridges.learn(), undefined);
+    assert.equal(await bridges.ask(), true);
+    assert.equal(await bridges.ask(), undefined);
     assert.deepEqual(await internal(), ["br-ba9876543210"]);
-    says({ ...USUAL, internal: true, bridge: "br-ba9876543210" });
-    assert.equal(await bridges.learn(), false);
+    says({ ...USUAL, internal: true, name: "br-ba9876543210" });
+    assert.equal(await bridges.ask(), false);
     assert.deepEqual(await internal(), ["br-ba9876543210"]);
   });
 });
