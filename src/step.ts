@@ -6,12 +6,19 @@ export type Applied = boolean | string;
 
 /** One reversible change to the host or the store. Both directions are idempotent. */
 export interface Step {
-  /** What is changed, as iproute2 or iptables would say it: `link ts-1f2e type bridge`. */
+  /** What is changed, as iproute2 or iptables would say it, its kind first: `link ts-1f2e type bridge`. */
   readonly what: string;
+  /** The setting that it keeps, as in /proc/sys: whoever writes it gives a reason to look. */
+  readonly setting?: string;
   /** Makes it so. Resolves to false when it was so already; rollback then leaves it alone. */
   apply(): Promise<Applied>;
   /** Makes it not so. Being absent already is success. */
   revert(): Promise<void>;
+}
+
+/** What a step changes: link, address, route, neighbour, sysctl, rules, ports, relay, flows, firewalld, record. */
+export function kindOf({ what }: Step): string {
+  return what.split(" ", 1)[0] ?? "";
 }
 
 /**
@@ -21,8 +28,7 @@ export interface Step {
  */
 export function untilLast(step: Step, others: () => readonly unknown[]): Step {
   return {
-    what: step.what,
-    apply: () => step.apply(),
+    ...step,
     revert: async () => {
       if (others().length === 0) await step.revert();
     },

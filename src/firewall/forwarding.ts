@@ -31,6 +31,7 @@ export class Forwarding {
     const name = SETTING[family];
     return {
       what: `sysctl ${name}=1`,
+      setting: name,
       // Every network needs it, and only the first that finds it off turns it on.
       apply: () => this.#oneAtATime.run(name, () => this.#turnOn(family, name)),
       revert: () => Promise.resolve(),

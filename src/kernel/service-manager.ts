@@ -20,10 +20,11 @@ export function passedSocket(): { readonly fd: number; readonly path: string } |
  * Tells the service manager that what was started can be used (sd_notify(3)): until then it starts nothing that is
  * ordered behind. Where none waits for it, nothing is done.
  *
- * @param address of its socket; `@` stands for the NUL that begins an abstract one (unix(7))
  * @throws {KernelError} if it cannot be told
  */
-export function tellReady(address = process.env["NOTIFY_SOCKET"]): void {
+export function tellReady(): void {
+  // `@` stands for the NUL that begins an abstract one (unix(7)).
+  const address = process.env["NOTIFY_SOCKET"];
   if (!address) return;
   const fd = socket(AF_UNIX, SOCK.DGRAM, 0);
   if (fd < 0) throw failure("socket AF_UNIX");

@@ -17,7 +17,7 @@ export class Health {
     this.#log = log;
   }
 
-  /** How many things were not as they should be since the start, by kind: link, address, rules, sysctl, orphan. */
+  /** How many things were not as they should be since the start, by kind: those of steps, rules and orphan. */
   get drift(): ReadonlyMap<string, number> {
     return this.#drift;
   }

@@ -1,5 +1,5 @@
 import { SysctlWatch } from "../kernel/sysctl-watch.ts";
-import { type Step, repairAll } from "../step.ts";
+import { type Step, kindOf, repairAll } from "../step.ts";
 import type { Health } from "./health.ts";
 import type { Schedule } from "./schedule.ts";
 
@@ -44,9 +44,9 @@ export class PlanRepair {
   /** Applies a plan again. @returns whether anything was repaired */
   async run(planned: Planned): Promise<boolean> {
     let repaired = false;
-    const onDrift = ({ what }: Step, before?: string) => {
+    const onDrift = (step: Step, before?: string) => {
       repaired = true;
-      this.#health.repaired(what.split(" ", 1)[0] ?? "", what, before);
+      this.#health.repaired(kindOf(step), step.what, before);
     };
     let steps = planned.plan();
     let failures = await repairAll(steps, onDrift);
@@ -68,12 +68,10 @@ export class PlanRepair {
 
   #follow(steps: readonly Step[], planned: Planned): void {
     if (!this.#watching) return;
-    for (const { what } of steps) {
-      const [, name] = /^sysctl (\S+)=/.exec(what) ?? [];
-      if (name)
-        this.#settings.follow(name, planned.owner, () => {
+    for (const { setting } of steps)
+      if (setting !== undefined)
+        this.#settings.follow(setting, planned.owner, () => {
           this.#schedule.soon(planned.owner, SETTLE_MS, () => planned.look());
         });
-    }
   }
 }

@@ -67,7 +67,7 @@ async function inTheWay(host: Host, address: string, subnet: string, link: strin
 /** The addresses of a link of tsnet's, which has these and no others but link-local ones. */
 export function exactAddresses(host: Host, link: string, wanted: () => Promise<readonly string[]>): Step {
   return {
-    what: `addresses of ${link}`,
+    what: `address of ${link}`,
     async apply() {
       const there = await host.links.get(link);
       if (!there) return false;

@@ -10,6 +10,7 @@ import type { Step } from "../step.ts";
 export function sysctl(name: string, value: string, before?: string): Step {
   return {
     what: `sysctl ${name}=${value}`,
+    setting: name,
     async apply() {
       const now = readSysctl(name);
       if (now === undefined || now === value) return false;

@@ -62,7 +62,7 @@ const CASES: Readonly<Record<Kind, readonly Case[]>> = {
 const GIVE_UP: readonly Operation[] = ["leave", "delete endpoint", "delete network"];
 
 /** What changes nothing: it goes with its link, or stays. */
-const NOTHING = /^revert (sysctl|addresses of|link \S+ up)/;
+const NOTHING = /^revert (sysctl|address of|link \S+ up)/;
 
 /** How often a daemon is killed at some instant. */
 const INSTANTS: Readonly<Partial<Record<Kind, number>>> = {

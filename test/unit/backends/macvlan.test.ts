@@ -283,7 +283,7 @@ describe("MacvlanBackend", () => {
       `sysctl net/ipv6/conf/${shim}/accept_ra=0`,
       `sysctl net/ipv6/conf/${shim}/disable_ipv6=1`,
       `link ${shim} up`,
-      `addresses of ${shim}`,
+      `address of ${shim}`,
       `neighbour 192.0.2.9 lladdr 02:42:c0:00:02:09 dev ${shim}`,
       `route 192.0.2.9/32 dev ${shim}`,
     ]);
