@@ -24,7 +24,7 @@ const IMPLEMENTS = ["NetworkDriver"];
  *
  * @param admin what tsnet's own commands ask, on the same socket
  */
-export function createServer(methods: Record<string, Method>, log: Logger, admin?: Router): Server {
+export function createServer(methods: Record<string, Method>, log: Logger, admin: Router): Server {
   const app = express();
   app.disable("x-powered-by");
   app.disable("etag");
@@ -40,7 +40,7 @@ export function createServer(methods: Record<string, Method>, log: Logger, admin
   app.post("/Plugin.Activate", (_, response) => {
     reply(response, 200, { Implements: IMPLEMENTS });
   });
-  if (admin) app.use(admin);
+  app.use(admin);
   app.use((request, response) => {
     refuse(response, 404, new TsnetError("unsupported", `no such method: ${request.method} ${request.path}`));
   });

@@ -39,8 +39,6 @@ const UserOptions = z.unknown().transform((given, context) => {
 const NetworkOptions = z.object({
   "com.docker.network.generic": UserOptions.nullish(),
   "com.docker.network.internal": z.boolean().optional(),
-  "com.docker.network.enable_ipv4": z.boolean().optional(),
-  "com.docker.network.enable_ipv6": z.boolean().optional(),
 });
 
 /** IP protocol numbers (IANA) that can be published. */

@@ -1,3 +1,4 @@
+import { Router } from "express";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,11 +7,12 @@ import { networkDriver } from "../../src/api/network-driver.ts";
 import { createServer } from "../../src/api/server.ts";
 import { Driver } from "../../src/driver.ts";
 import { State } from "../../src/store/state.ts";
-import { Store } from "../../src/store/store.ts";
+import type { Store } from "../../src/store/store.ts";
 import { FakeBackend } from "./fake-backend.ts";
 import { type LogLine, memoryLog } from "./log.ts";
 import { World } from "./world.ts";
 import { ALL_KNOWN } from "./known.ts";
+import { openStore } from "./store.ts";
 
 /** Nothing is ever on the host that no record is of. */
 const NO_ORPHANS = { deleted: () => Promise.resolve() };
@@ -44,10 +46,10 @@ export class Plugin {
     const dir = await mkdtemp(join(tmpdir(), "tsnet-test-"));
     const { log, lines } = memoryLog();
     const world = new World();
-    const store = new Store(join(dir, "state"));
+    const store = openStore(join(dir, "state"));
     const driver = new Driver(new State(store), { bridge: new FakeBackend(world) }, ALL_KNOWN, log);
     const server = await listen(
-      createServer(networkDriver(driver, NO_ORPHANS), log),
+      createServer(networkDriver(driver, NO_ORPHANS), log, Router()),
       join(dir, "tsnet.sock"),
       log,
     );

@@ -72,8 +72,6 @@ const networkOptions = nullable(
     {
       "com.docker.network.generic": nullable(map(text)),
       "com.docker.network.internal": flag,
-      "com.docker.network.enable_ipv4": flag,
-      "com.docker.network.enable_ipv6": flag,
     },
   ),
 );

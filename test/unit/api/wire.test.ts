@@ -53,8 +53,6 @@ describe("wire", () => {
     assert.deepEqual(wire.CreateNetwork.parse(request), {
       NetworkID: NETWORK,
       Options: {
-        "com.docker.network.enable_ipv4": true,
-        "com.docker.network.enable_ipv6": true,
         "com.docker.network.generic": { "com.docker.network.driver.mtu": "1400" },
       },
       IPv4Data: [{ subnet: "10.1.0.0/16", gateway: "10.1.5.0/16", aux: { h: "10.1.0.5/16" } }],
