@@ -7,7 +7,7 @@ import { withSetting } from "./setting.ts";
 import { problems } from "../store/audit.ts";
 import { DirectoryLock } from "../store/directory-lock.ts";
 import { formatDump, parseDump } from "../store/dump.ts";
-import { mustSurvive, readStore, replaceStore } from "../store/state-directory.ts";
+import { currentBoot, mustSurvive, readStore, replaceStore } from "../store/state-directory.ts";
 import type { StoreFile } from "../store/store-file.ts";
 
 const BACKENDS = Object.keys(OPTIONS);
@@ -52,7 +52,7 @@ function directory({ stateDir }: Where): string {
 function check(where: Where): void {
   const stateDir = directory(where);
   const { version, records } = mustHave(stateDir);
-  mustSurvive(stateDir);
+  mustSurvive(stateDir, currentBoot());
   const wrong = problems(records, BACKENDS);
   if (wrong.length > 0) {
     for (const problem of wrong) process.stderr.write(`tsnet: store ${stateDir}: ${problem}\n`);
@@ -98,16 +98,16 @@ function importFrom(file: string, { force, ...where }: Where & { force?: boolean
   const records = onFile("read", file, () => parseDump(text, BACKENDS));
   const lock = new DirectoryLock(stateDir);
   try {
-    if (!force && (readStore(stateDir)?.records.size ?? 0) > 0)
+    if (!force && (readStore(stateDir, currentBoot())?.records.size ?? 0) > 0)
       throw new ConflictError(`${stateDir} has a store already; --force replaces it`);
-    replaceStore(stateDir, records);
+    replaceStore(stateDir, records, currentBoot());
   } finally {
     lock.release();
   }
 }
 
 function mustHave(stateDir: string): StoreFile {
-  const file = readStore(stateDir);
+  const file = readStore(stateDir, currentBoot());
   if (file) return file;
   throw new TsnetError("store", `there is no store in ${stateDir}; --state-dir says where the daemon has it`);
 }

@@ -41,7 +41,7 @@ export function currentBoot(): string {
  * @returns undefined if there is no store
  * @throws {TsnetError} as opening it would
  */
-export function readStore(directory: string, boot = currentBoot()): StoreFile | undefined {
+export function readStore(directory: string, boot: string): StoreFile | undefined {
   try {
     return readLive(directory, boot) ?? readSaved(directory);
   } catch (cause) {
@@ -54,7 +54,7 @@ export function readStore(directory: string, boot = currentBoot()): StoreFile | 
  *
  * @throws {TsnetError} in one line: damaged, newer, gone
  */
-export function mustSurvive(directory: string, boot = currentBoot()): void {
+export function mustSurvive(directory: string, boot: string): void {
   if (!existsSync(liveFile(directory, boot))) return;
   const saved = advised(() => readStoreFile(savedFile(directory)), ANEW);
   if (!saved) throw new DamageError(`store ${savedFile(directory)} is gone; ${ANEW}`);
@@ -64,7 +64,7 @@ export function mustSurvive(directory: string, boot = currentBoot()): void {
  * Puts other records in the place of all there are. Whoever has the files open goes on with those that were there before,
  * so no daemon may be running but the one that does this and opens them anew.
  */
-export function replaceStore(directory: string, records: Records, boot = currentBoot()): void {
+export function replaceStore(directory: string, records: Records, boot: string): void {
   try {
     // If it ends between the two, the next start makes the second like the first.
     writeStoreFile(liveFile(directory, boot), records);

@@ -34,6 +34,7 @@ export interface StoreFile {
 
 /** A store's file, open in LMDB. Values are sealed. */
 export interface OpenStoreFile {
+  readonly path: string;
   readonly root: RootDatabase<string, string>;
   readonly records: Database<string, string>;
   /** What is at its path by now: it, nothing, or another file, as when a disk was mounted over it. */
@@ -108,6 +109,7 @@ export function openStoreFile(path: string, { flush = false } = {}): OpenStoreFi
   const root = open<string, string>({ path, noSubdir: true, encoding: "string", ...options });
   if (root.get(VERSION_KEY) === undefined) root.putSync(VERSION_KEY, String(VERSION));
   return {
+    path,
     root,
     records: root.openDB<string, string>({ name: RECORDS, encoding: "string" }),
     atItsPath: () => {

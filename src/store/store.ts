@@ -2,8 +2,8 @@ import { mkdirSync } from "node:fs";
 import { TsnetError } from "../errors.ts";
 import type { DirectoryLock } from "./directory-lock.ts";
 import { seal, unseal } from "./sealed.ts";
-import { currentBoot, isLasting, liveFile, prepare, replaceStore, savedFile } from "./state-directory.ts";
-import { type OpenStoreFile, openStoreFile } from "./store-file.ts";
+import { isLasting, liveFile, prepare, replaceStore, savedFile } from "./state-directory.ts";
+import { type OpenStoreFile, discard, openStoreFile } from "./store-file.ts";
 import { mustHaveSpace, storeError } from "./trouble.ts";
 
 /**
@@ -20,7 +20,7 @@ import { mustHaveSpace, storeError } from "./trouble.ts";
 export class Store {
   readonly #directory: string;
   readonly #boot: string;
-  readonly #lock: Pick<DirectoryLock, "keep"> | undefined;
+  readonly #lock: Pick<DirectoryLock, "keep">;
   /** Every record. */
   #live: OpenStoreFile;
   /** Those that last. */
@@ -35,7 +35,7 @@ export class Store {
    * @param lock that keeps others out of the directory
    * @throws {TsnetError} in one line: damaged, newer, read-only, no space
    */
-  constructor(directory: string, boot = currentBoot(), lock?: Pick<DirectoryLock, "keep">) {
+  constructor(directory: string, boot: string, lock: Pick<DirectoryLock, "keep">) {
     this.#directory = directory;
     this.#boot = boot;
     this.#lock = lock;
@@ -124,12 +124,18 @@ export class Store {
     const found = this.#atTheirPaths();
     const trouble = this.#troubleWith(found);
     if (trouble) throw new TsnetError("store", trouble);
-    this.#lock?.keep();
+    this.#lock.keep();
     if (!found.includes("nothing")) return;
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
-    replaceStore(directory, new Map(this.list("").map(({ key, value }) => [key, value])), boot);
     const deleted = [this.#live, this.#saved];
-    [this.#live, this.#saved] = openFiles(directory, boot);
+    try {
+      mkdirSync(directory, { recursive: true, mode: 0o700 });
+      replaceStore(directory, new Map(this.list("").map(({ key, value }) => [key, value])), boot);
+      [this.#live, this.#saved] = openFiles(directory, boot);
+    } catch (error) {
+      // Else what was written would be taken for somebody else's.
+      for (const { path, atItsPath } of deleted) if (atItsPath() === "another") discard(path);
+      throw error;
+    }
     // It waits for nothing, since nothing is written behind the scenes.
     for (const { root } of deleted) void root.close();
   }
@@ -146,5 +152,11 @@ export class Store {
 
 /** Every record, and those that last. */
 function openFiles(directory: string, boot: string): [live: OpenStoreFile, saved: OpenStoreFile] {
-  return [openStoreFile(liveFile(directory, boot)), openStoreFile(savedFile(directory), { flush: true })];
+  const live = openStoreFile(liveFile(directory, boot));
+  try {
+    return [live, openStoreFile(savedFile(directory), { flush: true })];
+  } catch (error) {
+    void live.root.close();
+    throw error;
+  }
 }

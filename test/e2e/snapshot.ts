@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
-import { readStore } from "../../src/store/state-directory.ts";
+import { currentBoot, readStore } from "../../src/store/state-directory.ts";
 import { interfaces } from "./interfaces.ts";
 import type { Place, Site } from "./site.ts";
 
@@ -48,7 +48,7 @@ export async function mustBe(before: Snapshot, site: On, withinMs = GONE_MS): Pr
 
 /** Keys in tsnet's store, which can be read while it runs. */
 export function recordsOf({ host }: Pick<Site, "host">): string[] {
-  return [...(readStore(host.stateDir)?.records.keys() ?? [])].sort();
+  return [...(readStore(host.stateDir, currentBoot())?.records.keys() ?? [])].sort();
 }
 
 async function linksOf(place: Place): Promise<string[]> {

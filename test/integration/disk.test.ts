@@ -14,15 +14,15 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { TsnetError, reason } from "../../src/errors.ts";
-import { readStore, replaceStore } from "../../src/store/state-directory.ts";
+import { currentBoot, readStore, replaceStore } from "../../src/store/state-directory.ts";
 import { DirectoryLock } from "../../src/store/directory-lock.ts";
-import { Store } from "../../src/store/store.ts";
 import { run } from "../lab/command.ts";
 import { hostState, ip, mustBeIsolated, ruleLines, wipe } from "../support/isolated.ts";
 import { NETWORKS, PORTS, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { Site } from "../support/site.ts";
 import { until } from "../support/until.ts";
+import { openStore } from "../support/store.ts";
 
 const network = NETWORKS["dual stack"] ?? assert.fail();
 const endpoint = endpointOf(network);
@@ -160,16 +160,16 @@ describe("a state directory", () => {
 
   it("without room for an import keeps what it has, and is told so in one line", () => {
     const records = new Map([[`network/${id(1)}`, { text: "x".repeat(200_000) }]]);
-    replaceStore(disk, new Map([[`network/${id(2)}`, {}]]));
+    replaceStore(disk, new Map([[`network/${id(2)}`, {}]]), currentBoot());
     const before = readdirSync(disk);
     for (const left of [0, 30_000, 150_000]) {
       fill(left);
       assert.throws(() => {
-        replaceStore(disk, records);
+        replaceStore(disk, records, currentBoot());
       }, /^TsnetError: store [^\n]*: no space left on its file system; free some and try again$/);
       empty();
       assert.deepEqual(readdirSync(disk), before);
-      assert.deepEqual([...(readStore(disk)?.records.keys() ?? [])], [`network/${id(2)}`]);
+      assert.deepEqual([...(readStore(disk, currentBoot())?.records.keys() ?? [])], [`network/${id(2)}`]);
     }
   });
 
@@ -177,28 +177,60 @@ describe("a state directory", () => {
     const state = join(disk, "state");
     mkdirSync(state);
     fill();
-    assert.throws(() => new Store(state), {
+    assert.throws(() => openStore(state), {
       message: new RegExp(`^store ${state}: no space left on its file system; free some and try again$`),
     });
     empty();
-    await new Store(state).close();
+    await openStore(state).close();
+  });
+
+  it("whose files are deleted goes on as soon as there is room again, however little there was", async () => {
+    const store = openStore(join(disk, "state"));
+    store.put(`network/${network.id}`, network);
+    const outcomes = new Set<string>();
+    for (let left = 100_000; left <= 400_000; left += 8192) {
+      rmSync(join(disk, "state"), { recursive: true });
+      fill(left);
+      const told = reasonOf(() => {
+        store.put("endpoint/a/b", left);
+      });
+      outcomes.add(told.replace(/.*: /, ""));
+      empty();
+      store.put("endpoint/a/c", left);
+      assert.deepEqual(
+        store.list("").map(({ key }) => key),
+        [...(told ? [] : ["endpoint/a/b"]), "endpoint/a/c", `network/${network.id}`],
+      );
+      store.delete("endpoint/a/b");
+    }
+    assert.deepEqual(outcomes, new Set(["no space left on its file system; free some and try again", ""]));
+    await store.close();
   });
 
   it("that is read-only is refused at the start in one line, with what is in it as it was", async () => {
     const directory = join(disk, "state");
-    const store = new Store(directory);
+    const store = openStore(directory);
     store.put(`network/${network.id}`, network);
     const records = store.list("");
     await store.close();
     await run(["mount", "-o", "remount,ro", disk]);
     const told = "its file system is read-only; remount it or choose another --state-dir";
     assert.throws(() => new DirectoryLock(directory), { message: `state directory ${directory}: ${told}` });
-    assert.throws(() => new Store(directory), { message: `store ${directory}: ${told}` });
+    assert.throws(() => openStore(directory), { message: `store ${directory}: ${told}` });
     await run(["mount", "-o", "remount,rw", disk]);
-    const again = new Store(directory);
+    const again = openStore(directory);
     assert.deepEqual(again.list(""), records);
     await again.close();
   });
+
+  function reasonOf(attempt: () => void): string {
+    try {
+      attempt();
+      return "";
+    } catch (error) {
+      return reason(error);
+    }
+  }
 
   /** Takes all the room there is, but for so many bytes. */
   function fill(left = 0): void {

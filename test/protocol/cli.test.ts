@@ -14,7 +14,7 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { VERSION } from "../../src/store/migration.ts";
-import { replaceStore } from "../../src/store/state-directory.ts";
+import { currentBoot, replaceStore } from "../../src/store/state-directory.ts";
 import { type CommandOptions, type CommandResult, run } from "../lab/command.ts";
 import { Daemon, MAIN, type Places, placesIn } from "../support/daemon.ts";
 import { EngineClient } from "../support/engine-client.ts";
@@ -127,7 +127,7 @@ describe("tsnet on the command line", () => {
       const { records } = JSON.parse(exported) as { records: Record<string, unknown> };
       const endpoints = Object.entries(records).filter(([key]) => key.startsWith("endpoint/"));
       mkdirSync(stateDir);
-      replaceStore(stateDir, new Map([...endpoints, ["pool/1", {}]]));
+      replaceStore(stateDir, new Map([...endpoints, ["pool/1", {}]]), currentBoot());
       const { code, stdout, stderr } = await store("check");
       assert.deepEqual(
         [code, stdout, stderr.split("\n").sort()],

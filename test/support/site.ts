@@ -10,10 +10,11 @@ import type { EngineBridge } from "../../src/firewall/layout.ts";
 import type { Endpoint } from "../../src/model.ts";
 import { Reconciler } from "../../src/reconcile/reconciler.ts";
 import { State } from "../../src/store/state.ts";
-import { Store } from "../../src/store/store.ts";
+import type { Store } from "../../src/store/store.ts";
 import { Faults } from "./faults.ts";
 import { memoryLog } from "./log.ts";
 import { ALL_KNOWN } from "./known.ts";
+import { openStore } from "./store.ts";
 
 /** The bridge of the engine's own network. */
 export const DOCKER0: EngineBridge = { name: "docker0", internal: false };
@@ -111,7 +112,7 @@ export class Site {
 
   #build(): Parts {
     const { log } = this.#log;
-    const store = new Store(this.#dir);
+    const store = openStore(this.#dir);
     const state = new State(store);
     const host = new Host((error) => {
       log.error({ err: error }, "links could not be deleted");

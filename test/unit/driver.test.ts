@@ -8,12 +8,13 @@ import { Driver } from "../../src/driver.ts";
 import { ConflictError, TakenError } from "../../src/errors.ts";
 import type { Endpoint, Network, NetworkRequest, PortBinding } from "../../src/model.ts";
 import { State } from "../../src/store/state.ts";
-import { Store } from "../../src/store/store.ts";
+import type { Store } from "../../src/store/store.ts";
 import { FakeBackend } from "../support/fake-backend.ts";
 import { memoryLog } from "../support/log.ts";
 import { id } from "../support/requests.ts";
 import { type Moment, World } from "../support/world.ts";
 import { ALL_KNOWN } from "../support/known.ts";
+import { openStore } from "../support/store.ts";
 
 const NETWORK: NetworkRequest = {
   id: id(1),
@@ -72,7 +73,7 @@ describe("Driver", () => {
 
   beforeEach(() => {
     dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
-    store = new Store(dir);
+    store = openStore(dir);
     world = new World();
     restart();
   });

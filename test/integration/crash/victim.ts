@@ -9,10 +9,11 @@ import { Reconciler } from "../../../src/reconcile/reconciler.ts";
 import type { Step } from "../../../src/step.ts";
 import { DirectoryLock } from "../../../src/store/directory-lock.ts";
 import { State } from "../../../src/store/state.ts";
-import { Store } from "../../../src/store/store.ts";
+import type { Store } from "../../../src/store/store.ts";
 import { memoryLog } from "../../support/log.ts";
 import { type Kind, type Operation, perform } from "./operations.ts";
 import { ALL_KNOWN } from "../../support/known.ts";
+import { openStore } from "../../support/store.ts";
 
 /** What the test tells this process, one at a time; each is answered. */
 export type Order =
@@ -52,7 +53,7 @@ class Victim {
   constructor(directory: string) {
     const { log } = memoryLog();
     this.#lock = new DirectoryLock(directory);
-    this.#store = new Store(directory);
+    this.#store = openStore(directory);
     const state = new CountedState(this.#store, (steps) => this.#counted(steps));
     this.#host = new Host((error) => {
       throw error;

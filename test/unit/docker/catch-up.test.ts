@@ -7,12 +7,13 @@ import { CatchUp } from "../../../src/docker/catch-up.ts";
 import type { Engine } from "../../../src/docker/engine.ts";
 import { Driver } from "../../../src/driver.ts";
 import { State } from "../../../src/store/state.ts";
-import { Store } from "../../../src/store/store.ts";
+import type { Store } from "../../../src/store/store.ts";
 import { FakeBackend } from "../../support/fake-backend.ts";
 import { memoryLog } from "../../support/log.ts";
 import { id } from "../../support/requests.ts";
 import { World } from "../../support/world.ts";
 import { ALL_KNOWN } from "../../support/known.ts";
+import { openStore } from "../../support/store.ts";
 
 type Asked = Pick<Engine, "inventory" | "endpoints">;
 
@@ -69,7 +70,7 @@ describe("CatchUp", () => {
 
   beforeEach(() => {
     dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
-    store = new Store(dir);
+    store = openStore(dir);
     world = new World();
   });
   afterEach(async () => {

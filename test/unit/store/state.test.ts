@@ -5,9 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Endpoint, Network } from "../../../src/model.ts";
 import { State } from "../../../src/store/state.ts";
-import { Store } from "../../../src/store/store.ts";
+import type { Store } from "../../../src/store/store.ts";
 import { id } from "../../support/requests.ts";
 import { endpoint, network } from "./records.ts";
+import { openStore } from "../../support/store.ts";
 
 /** Objects as JSON gives them. */
 const PLAIN = { noNullPrototype: true } as const;
@@ -51,7 +52,7 @@ describe("State", () => {
   let store: Store;
   let state: State;
   const open = (at = dir) => {
-    store = new Store(at);
+    store = openStore(at);
     state = new State(store);
   };
 

@@ -22,6 +22,7 @@ import { State } from "../../../src/store/state.ts";
 import { Store } from "../../../src/store/store.ts";
 import { id } from "../../support/requests.ts";
 import { endpoint, network } from "./records.ts";
+import { openStore } from "../../support/store.ts";
 
 /** What a daemon of an earlier version has written. */
 const fixture = (name: string) => gunzipSync(readFileSync(join(import.meta.dirname, `${name}.mdb.gz`)));
@@ -33,13 +34,13 @@ describe("Store", () => {
   const keys = () => store.list("").map(({ key }) => key);
   const reopen = async (boot = SUNDAY) => {
     await store.close();
-    store = new Store(dir, boot);
+    store = openStore(dir, boot);
   };
   const file = (name: string) => join(dir, name);
 
   beforeEach(() => {
     dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
-    store = new Store(dir, SUNDAY);
+    store = openStore(dir, SUNDAY);
   });
   afterEach(async () => {
     await store.close().catch(() => undefined);
@@ -102,7 +103,7 @@ describe("Store", () => {
     it(`is never written over by one that was open before, and says so: ${what}`, async () => {
       const other = mkdtempSync(join(tmpdir(), "tsnet-test-"));
       try {
-        const owner = new Store(other, SUNDAY);
+        const owner = openStore(other, SUNDAY);
         owner.put("network/theirs", 1);
         await owner.close();
         store.put("network/mine", 1);
@@ -202,7 +203,7 @@ describe("Store", () => {
       store.put("network/a", 1);
       await store.close();
       writeFileSync(file(`run-${SUNDAY}.mdb`), "half");
-      store = new Store(dir, MONDAY);
+      store = openStore(dir, MONDAY);
       assert.deepEqual(keys(), ["network/a"]);
     });
   });
@@ -212,7 +213,7 @@ describe("Store", () => {
     await store.close();
     for (const name of [`run-${SUNDAY}.mdb.new`, "tsnet.mdb.new", "tsnet.mdb.new-lock"])
       writeFileSync(file(name), "half");
-    store = new Store(dir, SUNDAY);
+    store = openStore(dir, SUNDAY);
     assert.deepEqual(keys(), ["network/a"]);
     const files = [`run-${SUNDAY}.mdb`, "tsnet.mdb"].flatMap((name) => [name, `${name}-lock`]);
     assert.deepEqual(readdirSync(dir).sort(), files);
@@ -228,7 +229,7 @@ describe("Store", () => {
       dir = mkdtempSync(join(tmpdir(), "tsnet-test-"));
       writeFileSync(file("tsnet.mdb"), fixture("version-1"));
       writeFileSync(file("tsnet.mdb-lock"), "");
-      store = new Store(dir, SUNDAY);
+      store = openStore(dir, SUNDAY);
     });
 
     it("is opened with every network and endpoint, and is of today's version from then on", async () => {
@@ -250,7 +251,7 @@ describe("Store", () => {
       await store.close();
       // The first of the two files was made, the second was not.
       writeFileSync(file("tsnet.mdb"), fixture("version-1"));
-      store = new Store(dir, SUNDAY);
+      store = openStore(dir, SUNDAY);
       assert.equal(keys().length, 5);
       assert.equal(readStore(dir, MONDAY)?.version, VERSION);
     });
@@ -287,7 +288,7 @@ describe("Store", () => {
     });
 
     it("is opened with every network and endpoint, and is of today's version from then on", async () => {
-      store = new Store(dir, SUNDAY);
+      store = openStore(dir, SUNDAY);
       for (let starts = 0; starts < 2; starts += 1) {
         const state = new State(store);
         assert.deepEqual(
@@ -306,7 +307,7 @@ describe("Store", () => {
     });
 
     it("is opened with the networks after the machine has started anew", () => {
-      store = new Store(dir, MONDAY);
+      store = openStore(dir, MONDAY);
       assert.deepEqual(keys(), [`network/${id(1)}`, `network/${id(2)}`]);
       assert.equal(readStore(dir, MONDAY)?.version, VERSION);
     });
@@ -320,7 +321,7 @@ describe("Store", () => {
       root.putSync("version", String(VERSION + 1));
       await root.close();
       const before = readFileSync(file(name));
-      assert.throws(() => new Store(dir, SUNDAY), {
+      assert.throws(() => openStore(dir, SUNDAY), {
         message: `store ${file(name)} is of version ${VERSION + 1}, but this tsnet knows up to ${VERSION}; start the newer tsnet, or move the file away`,
       });
       assert.deepEqual(readFileSync(file(name)), before);
@@ -350,18 +351,18 @@ describe("Store", () => {
     it("is refused in one line that says what, where and what to do, and can be done", async () => {
       spoil(`run-${SUNDAY}.mdb`);
       assert.throws(
-        () => new Store(dir, SUNDAY),
+        () => openStore(dir, SUNDAY),
         /^DamageError: store \S+run-5d0a1\.mdb is damaged: [^\n]+; keep a copy and delete it: networks come back from tsnet\.mdb, containers must be restarted$/,
       );
       rmSync(file(`run-${SUNDAY}.mdb`));
-      store = new Store(dir, SUNDAY);
+      store = openStore(dir, SUNDAY);
       assert.deepEqual(keys(), ["network/a"]);
     });
 
     it("is refused if it is empty", () => {
       writeFileSync(file(`run-${SUNDAY}.mdb`), "");
       assert.throws(
-        () => new Store(dir, SUNDAY),
+        () => openStore(dir, SUNDAY),
         /run-5d0a1\.mdb is damaged: the file is empty; keep a copy/,
       );
     });
@@ -369,7 +370,7 @@ describe("Store", () => {
     it("is refused when only what was saved is there, and that is damaged", () => {
       spoil("tsnet.mdb");
       assert.throws(
-        () => new Store(dir, MONDAY),
+        () => openStore(dir, MONDAY),
         /tsnet\.mdb is damaged: [^\n]+; keep a copy and delete it, then `tsnet store import` an export or create/,
       );
       assert.equal(existsSync(file(`run-${MONDAY}.mdb`)), false);
@@ -377,7 +378,7 @@ describe("Store", () => {
 
     it("makes a sound copy again when only the copy is damaged", async () => {
       spoil("tsnet.mdb");
-      store = new Store(dir, SUNDAY);
+      store = openStore(dir, SUNDAY);
       assert.deepEqual(keys(), ["endpoint/a/b", "network/a"]);
       assert.deepEqual(readStore(dir, MONDAY)?.records, new Map([["network/a", 1]]));
     });
@@ -403,7 +404,7 @@ describe("Store", () => {
       const records = root.openDB<string, string>({ name: "records", encoding: "string" });
       records.putSync("network/b", records.get("network/a") ?? assert.fail());
       await root.close();
-      assert.throws(() => new Store(dir, SUNDAY), /record network\/b is not what was written/);
+      assert.throws(() => openStore(dir, SUNDAY), /record network\/b is not what was written/);
     });
   });
 
@@ -419,7 +420,7 @@ describe("Store", () => {
       replaceStore(dir, records, SUNDAY);
       assert.deepEqual(readStore(dir, SUNDAY)?.records, records);
       assert.deepEqual([...(readStore(dir, MONDAY)?.records.keys() ?? [])], [`network/${id(1)}`]);
-      store = new Store(dir, SUNDAY);
+      store = openStore(dir, SUNDAY);
       assert.equal(new State(store).networks().length, 1);
     });
 
@@ -429,7 +430,7 @@ describe("Store", () => {
       copyFileSync(file("tsnet.mdb"), file("before"));
       replaceStore(dir, records, SUNDAY);
       copyFileSync(file("before"), file("tsnet.mdb"));
-      store = new Store(dir, SUNDAY);
+      store = openStore(dir, SUNDAY);
       await reopen(MONDAY);
       assert.deepEqual(keys(), [`network/${id(1)}`]);
     });
