@@ -61,9 +61,16 @@ export class KernelError extends TsnetError {
   }
 }
 
+/** The errno's name that the kernel answered with, here or in a call of Node's; empty if it was something else. */
+export function errnoOf(error: unknown): string {
+  if (error instanceof KernelError) return error.errno;
+  const { code } = (error ?? {}) as { code?: unknown };
+  return typeof code === "string" ? code : "";
+}
+
 /** Whether the kernel answered with one of these errno names. */
-export function isErrno(error: unknown, ...names: string[]): error is KernelError {
-  return error instanceof KernelError && names.includes(error.errno);
+export function isErrno(error: unknown, ...names: string[]): boolean {
+  return names.includes(errnoOf(error));
 }
 
 /** The text of whatever was thrown, on one line, for a message that wraps it. */

@@ -1,6 +1,7 @@
 import { constants, fstatSync, openSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type DestinationStream, type Logger, pino } from "pino";
+import { isErrno } from "./errors.ts";
 
 const STDOUT = 1;
 /** Bytes that are kept while they find no room, as on a disk that is full; what comes then is lost. */
@@ -29,8 +30,8 @@ function standardOutput(): DestinationStream {
   });
   // Whatever is written has what is left written before it.
   const catchUp = () => output.write("");
-  output.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EAGAIN") return;
+  output.on("error", (error: unknown) => {
+    if (!isErrno(error, "EAGAIN")) return;
     again ??= setTimeout(() => {
       again = undefined;
       catchUp();

@@ -5,7 +5,7 @@ import { withSetting } from "./cli/setting.ts";
 import { statusCommand } from "./cli/status.ts";
 import { storeCommand } from "./cli/store.ts";
 import { Config, readSettings } from "./config.ts";
-import { reason } from "./errors.ts";
+import { isErrno, reason } from "./errors.ts";
 import { daemon } from "./daemon.ts";
 
 const program = new Command("tsnet")
@@ -21,9 +21,9 @@ const SIGPIPE = 141;
 program.hook("preAction", (_, chosen) => {
   // It logs by a way of its own, and goes on where nobody reads that.
   if (chosen === daemonCommand) return;
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  process.stdout.on("error", (error) => {
     // Whoever reads has read enough.
-    if (error.code === "EPIPE") process.exit(SIGPIPE);
+    if (isErrno(error, "EPIPE")) process.exit(SIGPIPE);
     process.stderr.write(`tsnet: standard output: ${reason(error)}\n`);
     process.exit(1);
   });

@@ -8,7 +8,7 @@ import {
 } from "node:net";
 import { dirname } from "node:path";
 import type { Logger } from "pino";
-import { InvalidError, TsnetError, reason } from "../errors.ts";
+import { InvalidError, TsnetError, isErrno, reason } from "../errors.ts";
 import { passedSocket } from "../kernel/service-manager.ts";
 import { unixSocketOwner } from "../kernel/socket-owner.ts";
 
@@ -160,7 +160,8 @@ async function openedAt(entrance: SocketServer, path: string): Promise<void> {
 
 function opened(entrance: SocketServer, start: () => void): Promise<void> {
   return new Promise((resolve, reject) => {
-    entrance.once("error", (cause) => {
+    // Later ones are of a connection that could not be taken, for lack of descriptors; the next one may be.
+    entrance.on("error", (cause) => {
       reject(new TsnetError("busy", `cannot listen: ${reason(cause)}`, { cause }));
     });
     entrance.once("listening", resolve);
@@ -175,19 +176,26 @@ async function removeStale(path: string): Promise<void> {
     throw new InvalidError(`${path} is a symbolic link; give the path that it leads to as --socket`);
   if (!there.isSocket())
     throw new InvalidError(`${path} is there already and is no socket; choose another --socket`);
-  const answers = await new Promise<boolean>((resolve) => {
-    const probe = connect(path, () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.on("error", () => {
-      resolve(false);
-    });
-  });
-  if (answers)
+  if (await isListenedTo(path))
     throw new TsnetError(
       "busy",
       `socket ${path} is in use by ${unixSocketOwner(path)?.what ?? "another process"}; stop it or choose another --socket`,
     );
   rmSync(path, { force: true });
+}
+
+/** @throws {TsnetError} if that cannot be told: then the socket must stay */
+function isListenedTo(path: string): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const probe = connect(path, () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.on("error", (cause) => {
+      if (isErrno(cause, "ECONNREFUSED", "ENOENT")) resolve(false);
+      // Its queue is full (unix(7), connect(2)), or it takes no streams.
+      else if (isErrno(cause, "EAGAIN", "EPROTOTYPE")) resolve(true);
+      else reject(new TsnetError("busy", `cannot ask who listens on ${path}: ${reason(cause)}`, { cause }));
+    });
+  });
 }

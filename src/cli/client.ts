@@ -2,7 +2,7 @@ import { Command } from "commander";
 import { request } from "node:http";
 import { text } from "node:stream/consumers";
 import { readSetting } from "../config.ts";
-import { TsnetError, reason } from "../errors.ts";
+import { TsnetError, isErrno, reason } from "../errors.ts";
 import { withSetting } from "./setting.ts";
 
 /** Milliseconds after which a daemon is taken for stuck. */
@@ -36,7 +36,7 @@ export function query(
  */
 async function ask(socket: string, path: string): Promise<unknown> {
   const { status, body } = await get(socket, path).catch((cause: unknown) => {
-    const isDenied = ["EACCES", "EPERM"].includes((cause as NodeJS.ErrnoException).code ?? "");
+    const isDenied = isErrno(cause, "EACCES", "EPERM");
     const why = isDenied
       ? `permission denied to ask the daemon at ${socket}; run this as root`
       : `no tsnet daemon at ${socket}: ${reason(cause)}; is \`tsnet daemon\` running?`;

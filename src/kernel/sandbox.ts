@@ -1,6 +1,6 @@
 import { closeSync, existsSync, openSync } from "node:fs";
 import { dirname } from "node:path";
-import { KernelError, isErrno } from "../errors.ts";
+import { KernelError, errnoOf, isErrno } from "../errors.ts";
 import { Addresses } from "./address.ts";
 import { Links } from "./link.ts";
 import { inNetns } from "./netns.ts";
@@ -44,8 +44,8 @@ export class Sandbox {
     try {
       netns = openSync(path, "r");
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-      throw new KernelError(`open ${path}`, (error as NodeJS.ErrnoException).code ?? "", "", {
+      if (isErrno(error, "ENOENT")) return undefined;
+      throw new KernelError(`open ${path}`, errnoOf(error), "", {
         cause: error,
       });
     }

@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from "node:fs";
-import { KernelError } from "../errors.ts";
+import { KernelError, errnoOf, isErrno } from "../errors.ts";
 
 /**
  * Reads a setting of the daemon's network namespace.
@@ -12,8 +12,8 @@ export function readSysctl(name: string): string | undefined {
     // At once: procfs keeps nobody waiting, and a turn through the thread pool takes ten times as long.
     return readFileSync(`/proc/sys/${name}`, "utf8").trim();
   } catch (error) {
-    if (code(error) === "ENOENT") return undefined;
-    throw new KernelError(`sysctl ${name}`, code(error), "", { cause: error });
+    if (isErrno(error, "ENOENT")) return undefined;
+    throw new KernelError(`sysctl ${name}`, errnoOf(error), "", { cause: error });
   }
 }
 
@@ -24,7 +24,7 @@ export function writeSysctl(name: string, value: string): void {
   try {
     writeFileSync(`/proc/sys/${name}`, value);
   } catch (error) {
-    const errno = code(error);
+    const errno = errnoOf(error);
     if (errno === "ENOENT") return;
     const advice =
       errno === "EROFS" ? "a service needs /proc/sys as it is, without ProtectKernelTunables=" : "";
@@ -37,8 +37,4 @@ export function writeSysctl(name: string, value: string): void {
  */
 export function kernelHasIpv6(): boolean {
   return readSysctl("net/ipv6/conf/all/disable_ipv6") !== undefined;
-}
-
-function code(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code ?? "";
 }

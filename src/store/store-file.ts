@@ -11,7 +11,7 @@ import {
   statSync,
 } from "node:fs";
 import { dirname } from "node:path";
-import { TsnetError } from "../errors.ts";
+import { TsnetError, isErrno } from "../errors.ts";
 import { type Contents, readLmdb } from "./lmdb-file.ts";
 import { DamageError, must } from "./lmdb-page.ts";
 import { type Records, VERSION, migrate } from "./migration.ts";
@@ -188,7 +188,7 @@ function read(path: string): Buffer | undefined {
   try {
     return readFileSync(path);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    if (isErrno(error, "ENOENT")) return undefined;
     throw error;
   }
 }

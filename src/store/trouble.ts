@@ -1,6 +1,6 @@
 import { statfsSync } from "node:fs";
 import { constants } from "node:os";
-import { TsnetError, reason } from "../errors.ts";
+import { TsnetError, errnoOf, reason } from "../errors.ts";
 
 /** Bytes that must be free for a write to be tried. */
 const SPARE = 128 * 1024;
@@ -26,7 +26,7 @@ const ADVICE: Readonly<Record<string, string>> = {
 export function storeError(what: string, directory: string, cause: unknown): TsnetError {
   if (cause instanceof TsnetError) return cause;
   // LMDB answers EIO when only part of a page could be written.
-  const errno = errnoOf(cause) === "EIO" && isFull(directory) ? "ENOSPC" : errnoOf(cause);
+  const errno = storeErrno(cause) === "EIO" && isFull(directory) ? "ENOSPC" : storeErrno(cause);
   return new TsnetError("store", `${what}: ${ADVICE[errno] ?? reason(cause)}`, { cause });
 }
 
@@ -40,9 +40,9 @@ function isFull(directory: string): boolean {
   return bfree * bsize < SPARE;
 }
 
-/** Node gives the name, LMDB's binding the number. */
-function errnoOf(cause: unknown): string {
+/** LMDB's binding gives the number. */
+function storeErrno(cause: unknown): string {
   const { code } = cause as { code?: unknown };
-  if (typeof code === "string") return code;
+  if (typeof code !== "number") return errnoOf(cause);
   return Object.entries(constants.errno).find(([, number]) => number === code)?.[0] ?? "";
 }

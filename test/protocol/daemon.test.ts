@@ -17,15 +17,16 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { SOCK } from "../../src/kernel/libc.ts";
 import { run } from "../lab/command.ts";
 import { Daemon, type Places } from "../support/daemon.ts";
 import { EngineClient, encode, head } from "../support/engine-client.ts";
 import { createNetwork, id } from "../support/requests.ts";
-import { listeningSocket } from "../support/unix-socket.ts";
+import { boundSocket, listeningSocket } from "../support/unix-socket.ts";
 import { until } from "../support/until.ts";
 
 /** Writes out what comes to a datagram socket of that path (unix(7)). */
@@ -148,6 +149,22 @@ describe("tsnet daemon", () => {
       ) ?? assert.fail(daemon.errors);
     process.kill(Number(pid));
   });
+
+  for (const [what, open] of Object.entries<(path: string) => number>({
+    "whose queue is full": (path) => listeningSocket(path, 0),
+    "that takes no streams": (path) => boundSocket(path, SOCK.DGRAM),
+  }))
+    it(`refuses somebody's socket ${what}, and leaves it there`, async () => {
+      const at = places("one");
+      const fd = open(at.socket);
+      const waiting = connect(at.socket).on("error", () => undefined);
+      const daemon = start(at);
+      assert.equal(await daemon.ended(), 1);
+      assert.match(daemon.errors, new RegExp(`^tsnet: socket ${at.socket} is in use by .*\n$`));
+      assert.ok(existsSync(at.socket));
+      waiting.destroy();
+      closeSync(fd);
+    });
 
   it("refuses a network that another daemon has, and says which in one line", async () => {
     const at = places("one");

@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
-import { ConflictError, KernelError, reason } from "../../errors.ts";
+import { ConflictError, KernelError, isErrno, reason } from "../../errors.ts";
 import { nftGeneration } from "./nft.ts";
 
 const run = promisify(execFile);
@@ -65,7 +65,7 @@ async function variantHere(): Promise<Variant> {
       return (await run("iptables", ["-V"])).stdout.includes("nf_tables") ? "nft" : "legacy";
     } catch (cause) {
       if (attempt < ATTEMPTS) await sleep(PAUSE_MS);
-      else if ((cause as NodeJS.ErrnoException).code !== "ENOENT")
+      else if (!isErrno(cause, "ENOENT"))
         throw new KernelError("iptables -V", "", reason(cause), { cause });
       else
         throw new KernelError(
