@@ -25,14 +25,18 @@ export function inNetns<T>(netns: number, fn: () => T): T {
   }
 }
 
-/** The network namespaces of all processes, a path for each, without the own one. */
+/**
+ * The network namespaces of all processes, a path for each, without the own one: that of the process with the lowest
+ * number, which mostly is the oldest and will be there a moment later.
+ */
 export function processNamespaces(): string[] {
   const own = readlinkSync("/proc/self/ns/net");
   const paths = new Map<string, string>();
   for (const pid of processIds())
     try {
       const path = `/proc/${pid}/ns/net`;
-      paths.set(readlinkSync(path), path);
+      const namespace = readlinkSync(path);
+      if (!paths.has(namespace)) paths.set(namespace, path);
     } catch {
       // The process ended meanwhile.
     }

@@ -44,10 +44,10 @@ export class Sandbox {
     try {
       netns = openSync(path, "r");
     } catch (error) {
-      if (isErrno(error, "ENOENT")) return undefined;
-      throw new KernelError(`open ${path}`, errnoOf(error), "", {
-        cause: error,
-      });
+      // EACCES: a process that ended in this moment (proc_ns_get_link, fs/proc/namespaces.c).
+      if (isErrno(error, "ENOENT") || (isErrno(error, "EACCES") && path.startsWith("/proc/")))
+        return undefined;
+      throw new KernelError(`open ${path}`, errnoOf(error), "", { cause: error });
     }
     try {
       return new Sandbox(netns);

@@ -65,8 +65,7 @@ async function variantHere(): Promise<Variant> {
       return (await run("iptables", ["-V"])).stdout.includes("nf_tables") ? "nft" : "legacy";
     } catch (cause) {
       if (attempt < ATTEMPTS) await sleep(PAUSE_MS);
-      else if (!isErrno(cause, "ENOENT"))
-        throw new KernelError("iptables -V", "", reason(cause), { cause });
+      else if (!isErrno(cause, "ENOENT")) throw new KernelError("iptables -V", "", reason(cause), { cause });
       else
         throw new KernelError(
           "iptables -V",
