@@ -4,19 +4,20 @@ import { readFileSync } from "node:fs";
  * Descriptors that relays may have at a time: half of what this process may have in all (proc_pid_limits(5)), so that
  * clients, of whom there may be any number, leave some for everything else.
  */
-const MOST = Math.floor(limit() / 2);
-let taken = 0;
+export class DescriptorBudget {
+  #left = Math.floor(limit() / 2);
 
-/** Takes so many for a client. @returns false if there are not so many left for clients. */
-export function takeDescriptors(count: number): boolean {
-  if (taken + count > MOST) return false;
-  taken += count;
-  return true;
-}
+  /** Takes so many for a client. @returns false if there are not so many left for clients. */
+  take(count: number): boolean {
+    if (count > this.#left) return false;
+    this.#left -= count;
+    return true;
+  }
 
-/** Gives so many back. */
-export function giveDescriptors(count: number): void {
-  taken -= count;
+  /** Gives so many back. */
+  give(count: number): void {
+    this.#left += count;
+  }
 }
 
 function limit(): number {

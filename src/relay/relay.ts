@@ -1,7 +1,8 @@
 import { type Server, type Socket, connect, createServer } from "node:net";
-import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
+import { DescriptorBudget } from "./descriptors.ts";
 import { duplicate, failure } from "../kernel/libc.ts";
-import { type Carried, UdpRelay } from "./udp-relay.ts";
+import { OwnAddresses } from "./own-addresses.ts";
+import { type Carried, type Shared, UdpRelay } from "./udp-relay.ts";
 
 /**
  * Milliseconds without a word until the other end is asked whether it is there: one that vanished says nothing
@@ -34,6 +35,11 @@ export interface Relayed extends Carried {
  */
 export class Relay {
   readonly #running = new Map<string, () => void>();
+  readonly #shared: Shared = {
+    descriptors: new DescriptorBudget(),
+    own: new OwnAddresses(),
+    places: new Set(),
+  };
 
   /**
    * Serves a port; serving it already is success.
@@ -47,10 +53,12 @@ export class Relay {
     if (this.#running.has(key)) return false;
     const own = duplicate(fd);
     if (own < 0) throw failure("fcntl F_DUPFD_CLOEXEC");
-    this.#running.set(
-      key,
-      relayed.protocol === "tcp" ? relayTcp(own, relayed.target) : relayUdp(own, relayed),
-    );
+    const { descriptors } = this.#shared;
+    const end =
+      relayed.protocol === "tcp"
+        ? relayTcp(own, relayed.target, descriptors)
+        : relayUdp(own, relayed, this.#shared);
+    this.#running.set(key, end);
     return true;
   }
 
@@ -66,19 +74,23 @@ export class Relay {
   }
 }
 
-function relayTcp(fd: number, { address, port }: Carried["target"]): () => void {
+function relayTcp(
+  fd: number,
+  { address, port }: Carried["target"],
+  descriptors: DescriptorBudget,
+): () => void {
   const open = new Set<Socket>();
   const keep = (socket: Socket, other: Socket) => {
     open.add(socket);
     socket.on("error", () => other.destroy());
     socket.on("close", () => {
       open.delete(socket);
-      giveDescriptors(1);
+      descriptors.give(1);
     });
     socket.pipe(other);
   };
   const server: Server = createServer(CONNECTION, (client) => {
-    if (!takeDescriptors(2)) {
+    if (!descriptors.take(2)) {
       client.destroy();
       return;
     }
@@ -96,8 +108,8 @@ function relayTcp(fd: number, { address, port }: Carried["target"]): () => void 
   };
 }
 
-function relayUdp(fd: number, relayed: Relayed): () => void {
-  const relay = new UdpRelay(fd, relayed);
+function relayUdp(fd: number, relayed: Relayed, shared: Shared): () => void {
+  const relay = new UdpRelay(fd, relayed, shared);
   return () => {
     relay.close();
   };

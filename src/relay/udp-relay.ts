@@ -1,10 +1,9 @@
 import { type RemoteInfo, type Socket, createSocket } from "node:dgram";
-import { type NetworkInterfaceInfo, networkInterfaces } from "node:os";
 import { KernelError } from "../errors.ts";
-import { type Family, LOOPBACK, contains, isIp, isUnspecified, parseIp } from "../ip.ts";
-import { isBridgeName } from "../names.ts";
+import { type Family, UNSPECIFIED, isIp, isUnspecified, parseIp } from "../ip.ts";
 import { type HostPort, boundSocket } from "../kernel/bound-socket.ts";
-import { giveDescriptors, takeDescriptors } from "./descriptors.ts";
+import type { DescriptorBudget } from "./descriptors.ts";
+import { type OwnAddresses, clientsAsk } from "./own-addresses.ts";
 import type { Admitted } from "../kernel/socket-filter.ts";
 import { setOption } from "../kernel/socket-option.ts";
 
@@ -17,8 +16,6 @@ const IDLE_MS = 120_000;
  * Clients of one port at a time. Each takes a descriptor of the daemon's, and anybody can write any sender's address.
  */
 const CLIENTS = 1024;
-/** Milliseconds between two looks at which addresses the host has. */
-const LOOK_AGAIN_MS = 1000;
 const TYPE = { 4: "udp4", 6: "udp6" } as const;
 
 /** What a relay carries into a container. */
@@ -35,6 +32,14 @@ export interface Carried {
   readonly target: Pick<HostPort, "address" | "port">;
 }
 
+/** What all relays of a daemon have together. */
+export interface Shared {
+  readonly descriptors: DescriptorBudget;
+  readonly own: OwnAddresses;
+  /** Where they take datagrams, as {@link placeOf} has it. */
+  readonly places: Set<string>;
+}
+
 interface Client {
   readonly socket: Socket;
   readonly timer: NodeJS.Timeout;
@@ -46,17 +51,19 @@ interface Client {
 export class UdpRelay {
   readonly #carried: Carried;
   readonly #fd: number;
+  readonly #shared: Shared;
   /** By the address that each is bound to. */
   readonly #servers = new Map<string, Socket>();
   /** The one that was silent longest first. */
   readonly #clients = new Map<string, Client>();
   /** What the host had when it was looked at last. */
-  #found: readonly OwnAddress[] = [];
+  #found: ReturnType<OwnAddresses["list"]> = [];
 
   /** @param fd of a socket that is bound to the port; it becomes the relay's */
-  constructor(fd: number, carried: Carried) {
+  constructor(fd: number, carried: Carried, shared: Shared) {
     this.#carried = carried;
     this.#fd = fd;
+    this.#shared = shared;
     this.#serve(carried.host.address, fd);
     this.#serveEachAddress();
     // libuv lets others share the addresses of its UDP sockets, but this one is there to keep its own.
@@ -66,7 +73,7 @@ export class UdpRelay {
   /** Serves the port no longer. */
   close(): void {
     for (const key of this.#clients.keys()) this.#forget(key);
-    for (const server of this.#servers.values()) server.close();
+    for (const address of this.#servers.keys()) this.#leave(address);
   }
 
   #serve(address: string, fd: number): void {
@@ -75,13 +82,23 @@ export class UdpRelay {
     server.on("message", (message, sender) => {
       // Nobody can be answered there, and some of it would come to the host itself.
       if (sender.port === 0 || isUnspecified(sender.address)) return;
-      // Somebody wrote the relay's own name: it would answer itself, and that again, without end.
-      if (sender.port === this.#carried.host.port && isOwn(sender.address)) return;
+      if (this.#isRelay(sender)) return;
       this.#pass(server, `${address} ${sender.address} ${sender.port}`, message, sender);
     });
     server.bind({ fd });
     server.unref();
     this.#servers.set(address, server);
+    this.#shared.places.add(placeOf(address, this.#carried.host.port));
+  }
+
+  /**
+   * Whether somebody wrote the name of a relay, of this one or another: two of them would answer each other, and that
+   * again, without end. The kernel lets its own addresses in as senders of IPv6.
+   */
+  #isRelay({ address, port }: RemoteInfo): boolean {
+    const { places, own } = this.#shared;
+    if (places.has(placeOf(address, port))) return true;
+    return places.has(placeOf(UNSPECIFIED[this.#carried.family], port)) && own.has(address);
   }
 
   /**
@@ -91,7 +108,7 @@ export class UdpRelay {
    */
   #serveEachAddress(): void {
     const { host, family, clients, everywhere } = this.#carried;
-    const found = everywhere ? addressesOfHost() : this.#found;
+    const found = everywhere ? this.#shared.own.list() : this.#found;
     if (found === this.#found) return;
     this.#found = found;
     const asked = clientsAsk(found, family);
@@ -112,11 +129,12 @@ export class UdpRelay {
       }
   }
 
-  /** The host no longer has an address. */
+  /** Serves an address no longer. */
   #leave(address: string): void {
     for (const key of this.#clients.keys()) if (key.startsWith(`${address} `)) this.#forget(key);
     this.#servers.get(address)?.close();
     this.#servers.delete(address);
+    this.#shared.places.delete(placeOf(address, this.#carried.host.port));
   }
 
   #pass(server: Socket, key: string, message: Buffer, sender: RemoteInfo): void {
@@ -136,7 +154,7 @@ export class UdpRelay {
     const { target } = this.#carried;
     const [silent] = this.#clients.keys();
     if (silent !== undefined && this.#clients.size >= CLIENTS) this.#forget(silent);
-    if (!takeDescriptors(1)) return undefined;
+    if (!this.#shared.descriptors.take(1)) return undefined;
     const timer = setTimeout(() => {
       this.#forget(key);
     }, IDLE_MS).unref();
@@ -160,43 +178,11 @@ export class UdpRelay {
     clearTimeout(known.timer);
     known.socket.close();
     this.#clients.delete(key);
-    giveDescriptors(1);
+    this.#shared.descriptors.give(1);
   }
 }
 
-/** An address of the host's. */
-type OwnAddress = NetworkInterfaceInfo & { readonly link: string };
-
-let seen: { readonly at: number; readonly addresses: readonly OwnAddress[] } | undefined;
-
-/** Asked for once a second, whoever wants them: with a thousand links that takes 20 ms. Until then the same array. */
-function addressesOfHost(): readonly OwnAddress[] {
-  const now = performance.now();
-  if (!seen || now - seen.at >= LOOK_AGAIN_MS) seen = { at: now, addresses: everyAddress() };
-  return seen.addresses;
-}
-
-function everyAddress(): OwnAddress[] {
-  try {
-    return Object.entries(networkInterfaces()).flatMap(([link, addresses = []]) =>
-      addresses.map((one) => ({ ...one, link })),
-    );
-  } catch {
-    // No descriptor is left to ask with.
-    return [];
-  }
-}
-
-/** Whether an address, perhaps with a zone, is the host's. */
-function isOwn(address: string): boolean {
-  const [bare] = address.split("%");
-  return addressesOfHost().some((own) => own.address === bare);
-}
-
-/** Those of a family at which it matters which one answers: not on tsnet's bridges, whose own clients are answered right. */
-function clientsAsk(all: readonly OwnAddress[], family: Family): string[] {
-  return all
-    .filter((one) => one.family === `IPv${family}` && !one.scopeid && !isBridgeName(one.link))
-    .map(({ address }) => address)
-    .filter((address) => !contains(LOOPBACK[family], address));
+/** An address, perhaps with a zone, and a port. */
+function placeOf(address: string, port: number): string {
+  return `${address.split("%")[0]} ${port}`;
 }

@@ -35,18 +35,20 @@ describe("Relay", () => {
     reservations.close();
   });
 
-  /** Serves the port on `::1` or everywhere for what listens on a port of 127.0.0.1, or of another address. */
+  /** Serves a port on `::1` or everywhere for what listens on a port of 127.0.0.1, or of another address. */
   function serve(
     protocol: "tcp" | "udp",
     { port }: AddressInfo,
     address: "::1" | "::" = "::1",
     container = "127.0.0.1",
+    at = PORT,
   ): void {
-    const published = { protocol, address, port: PORT } as const;
+    const key = `${protocol} ${at}`;
+    const published = { protocol, address, port: at } as const;
     const clients = [{ from: "::/0" }];
     reservations.take("the test", published, clients);
     ends.push(() => {
-      relay.stop(protocol);
+      relay.stop(key);
       reservations.release("the test", published);
     });
     const target = { address: container, port };
@@ -59,7 +61,7 @@ describe("Relay", () => {
       clients,
       target,
     } as const;
-    relay.start(protocol, reservations.socketOf(published) ?? assert.fail(), relayed);
+    relay.start(key, reservations.socketOf(published) ?? assert.fail(), relayed);
   }
 
   /** A container that tells who asks it, with the port that it sees them at. */
@@ -145,7 +147,7 @@ describe("Relay", () => {
     assert.deepEqual(heard, [heard[0], heard[0]]);
   });
 
-  it("does not speak with itself where somebody sends in its name", async () => {
+  it("does not speak with itself or another relay where somebody sends in its name", async () => {
     let asked = 0;
     const talker = createSocket("udp4", (_, { port, address }) => {
       asked += 1;
@@ -154,10 +156,13 @@ describe("Relay", () => {
     ends.push(() => talker.close());
     await new Promise<void>((resolve) => talker.bind(0, "127.0.0.1", resolve));
     serve("udp", talker.address());
-    await run(["perl", "-MSocket=:all", "-e", NOBODY, String(PORT), String(PORT)]);
+    serve("udp", talker.address(), "::1", "127.0.0.1", PORT + 1);
+    serve("udp", talker.address(), "::", "127.0.0.1", PORT + 2);
+    for (const relays of [PORT, PORT + 1, PORT + 2])
+      await run(["perl", "-MSocket=:all", "-e", NOBODY, String(PORT), String(relays)]);
     await sleep(300);
     assert.equal(asked, 0);
-    await run(["perl", "-MSocket=:all", "-e", NOBODY, String(PORT), String(PORT + 1)]);
+    await run(["perl", "-MSocket=:all", "-e", NOBODY, String(PORT), String(PORT + 3)]);
     await until("another one is answered", () => Promise.resolve(asked === 1));
   });
 
