@@ -5,7 +5,7 @@ import { listen } from "./api/listen.ts";
 import { networkDriver } from "./api/network-driver.ts";
 import { createServer } from "./api/server.ts";
 import { createBackends } from "./backends/index.ts";
-import { Publisher } from "./backends/publishing.ts";
+import { Publisher } from "./backends/publisher.ts";
 import { CatchUp } from "./docker/catch-up.ts";
 import { EngineBridges } from "./docker/bridges.ts";
 import { EngineWatch } from "./docker/engine-watch.ts";

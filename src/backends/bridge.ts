@@ -28,7 +28,8 @@ import type { State } from "../store/state.ts";
 import type { Backend, GatewayNeed } from "./backend.ts";
 import { BridgeOptions, type PublishDefault, mustFit } from "./bridge-options.ts";
 import { gatewaysOf, subnetsBeside } from "./gateways.ts";
-import type { Publisher, Publishing } from "./publishing.ts";
+import type { Publishing } from "./port-choice.ts";
+import type { Publisher } from "./publisher.ts";
 import { mustBeAssignable, mustLeaveRoutes } from "./routes.ts";
 import { Siblings } from "./siblings.ts";
 
@@ -207,7 +208,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
     bindings: readonly PortBinding[],
     elsewhere: readonly Family[],
   ): PublishedPort[] {
-    return this.#publisher.choose({ elsewhere, ...this.#publishing(network) }, endpoint, bindings);
+    return this.#publisher.choose(this.#publishing(network), endpoint, bindings, elsewhere);
   }
 
   reserve(network: BridgeNet, endpoint: Endpoint): Step {

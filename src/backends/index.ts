@@ -9,7 +9,7 @@ import type { State } from "../store/state.ts";
 import type { Backend } from "./backend.ts";
 import { BridgeOptions, type PublishDefault } from "./bridge-options.ts";
 import { BridgeBackend } from "./bridge.ts";
-import type { Publisher } from "./publishing.ts";
+import type { Publisher } from "./publisher.ts";
 import { MacvlanOptions } from "./macvlan-options.ts";
 import { MacvlanBackend } from "./macvlan.ts";
 

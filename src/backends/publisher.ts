@@ -1,47 +1,17 @@
-import { ConflictError, InvalidError, reason } from "../errors.ts";
+import { ConflictError, reason } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import { openPortRule, portRules, relayedRule } from "../firewall/port-rules.ts";
 import type { Rule } from "../firewall/rule.ts";
-import { FAMILIES, type Family, UNSPECIFIED, bracketed, parseIp } from "../ip.ts";
+import { type Family, UNSPECIFIED, bracketed } from "../ip.ts";
 import type { ServedPort } from "../kernel/conntrack.ts";
 import type { Host } from "../kernel/host.ts";
 import { Relay } from "../relay/relay.ts";
 import { Reservations } from "../kernel/reservations.ts";
-import { readSysctl } from "../kernel/sysctl.ts";
-import {
-  type Endpoint,
-  type PortBinding,
-  type PublishedPort,
-  addressOf,
-  isSameHostPort,
-  targetOf,
-} from "../model.ts";
+import { type Endpoint, type PortBinding, type PublishedPort, addressOf, targetOf } from "../model.ts";
 import { ruleComment } from "../names.ts";
 import type { Step } from "../step.ts";
-import type { PublishDefault } from "./bridge-options.ts";
+import { PortChoice, type Publishing, holderOf } from "./port-choice.ts";
 import { relayedTo } from "./relayed.ts";
-
-/** How often an ephemeral port that is free for one family but not for the other is tried again. */
-const ATTEMPTS = 64;
-
-/** How a network publishes, per family. */
-export interface Publishing {
-  readonly bridge: string;
-  /** Host address for bindings that name none; absent where that family publishes nothing by default. */
-  readonly defaultAddress: PublishDefault;
-  /** Families whose containers are reached at their own address, so that nothing is translated. */
-  readonly routed: readonly Family[];
-  /** Whether the network's containers may reach each other. */
-  readonly icc: boolean;
-  /** The bridge's addresses, with prefix length. */
-  readonly gateways: readonly string[];
-}
-
-/** How ports are chosen. */
-interface Choosing extends Publishing {
-  /** Families that another endpoint of the container publishes for, if this one does not have them. */
-  readonly elsewhere: readonly Family[];
-}
 
 /** Published ports of bridge networks: a reservation on the host, and a translation in the kernel. */
 export class Publisher {
@@ -64,24 +34,16 @@ export class Publisher {
   /**
    * Chooses and takes the host ports. When one cannot be had, none is kept.
    *
+   * @param elsewhere families that another endpoint of the container publishes for, if this one does not have them
    * @throws {ConflictError} that names address, port and who has it
    */
-  choose(publishing: Choosing, endpoint: Endpoint, bindings: readonly PortBinding[]): PublishedPort[] {
-    const chosen: PublishedPort[] = [];
-    // One that has a choice must not take what another one cannot do without.
-    const exactFirst = bindings.toSorted((a, b) => Number(hasChoice(a)) - Number(hasChoice(b)));
-    try {
-      for (const binding of exactFirst)
-        chosen.push(...this.#chooseOne(publishing, endpoint, binding, chosen));
-      return chosen;
-    } catch (error) {
-      // What was published before and was chosen again stays.
-      this.#release(
-        endpoint,
-        chosen.filter((port) => !endpoint.ports?.some((old) => isSameHostPort(old, port))),
-      );
-      throw error;
-    }
+  choose(
+    publishing: Publishing,
+    endpoint: Endpoint,
+    bindings: readonly PortBinding[],
+    elsewhere: readonly Family[],
+  ): PublishedPort[] {
+    return new PortChoice(this.#reservations, publishing, endpoint, elsewhere).take(bindings);
   }
 
   /** What publishes an endpoint's ports. */
@@ -134,74 +96,6 @@ export class Publisher {
     });
   }
 
-  #chooseOne(
-    publishing: Choosing,
-    endpoint: Endpoint,
-    binding: PortBinding,
-    chosen: readonly PublishedPort[],
-  ): PublishedPort[] {
-    const { protocol, containerPort } = binding;
-    const addresses = addressesOf(publishing, endpoint, binding);
-    const isRouted = ({ family }: { family: Family }) => publishing.routed.includes(family);
-    const [routed, translated] = [addresses.filter(isRouted), addresses.filter((one) => !isRouted(one))];
-    const port =
-      translated.length > 0 ? this.#takeSame(publishing, endpoint, binding, translated, chosen) : 0;
-    return [
-      ...routed.map(({ family }) => ({ protocol, containerPort, family })),
-      ...translated.map(({ family, address }) => ({
-        protocol,
-        containerPort,
-        family,
-        host: { address, port },
-      })),
-    ];
-  }
-
-  /** One port number for all the addresses, as the engine has it. */
-  #takeSame(
-    publishing: Publishing,
-    endpoint: Endpoint,
-    binding: PortBinding,
-    addresses: readonly { family: Family; address: string }[],
-    chosen: readonly PublishedPort[],
-  ): number {
-    const { protocol, hostPort, hostPortEnd } = binding;
-    const own = new Set(
-      chosen.filter((port) => port.protocol === protocol).map(({ host }) => `${host?.address} ${host?.port}`),
-    );
-    const candidates =
-      hostPort === 0
-        ? [...previousPorts(endpoint, binding), ...new Array<number>(ATTEMPTS).fill(0)]
-        : range(hostPort, hostPortEnd);
-    let last: unknown;
-    for (const [index, candidate] of candidates.entries()) {
-      const isLast = index === candidates.length - 1;
-      const taken: { address: string; port: number }[] = [];
-      try {
-        let port = candidate;
-        for (const { family, address } of addresses) {
-          if (own.has(`${address} ${port}`))
-            throw new ConflictError(
-              `cannot publish ${bracketed(address)}:${port}/${protocol}: this container asks for it twice`,
-            );
-          const admitted = relayedTo(publishing, endpoint, { protocol, family, host: { address } });
-          const wanted = { protocol, address, port };
-          const result = this.#reservations.take(holderOf(endpoint), wanted, admitted, isLast);
-          port = result.port;
-          if (result.taken) taken.push({ address, port });
-        }
-        return port;
-      } catch (error) {
-        for (const { address, port } of taken)
-          this.#reservations.release(holderOf(endpoint), { protocol, address, port });
-        last = error;
-      }
-    }
-    throw candidates.length > 1 && hostPort !== 0
-      ? new ConflictError(`no port of ${hostPort}-${hostPortEnd} is free: ${reason(last)}`, { cause: last })
-      : last;
-  }
-
   /** What keeps everybody else from an endpoint's host ports. */
   reservation(publishing: Publishing, endpoint: Endpoint): Step {
     const ports = endpoint.ports ?? [];
@@ -225,7 +119,8 @@ export class Publisher {
         return Promise.reject(new ConflictError(failures.map(reason).join("; "), { cause: failures[0] }));
       },
       revert: () => {
-        this.#release(endpoint, ports);
+        for (const { protocol, host } of ports)
+          if (host) this.#reservations.release(holderOf(endpoint), { protocol, ...host });
         return Promise.resolve();
       },
     };
@@ -273,11 +168,6 @@ export class Publisher {
       },
     ];
   }
-
-  #release(endpoint: Endpoint, ports: readonly PublishedPort[]): void {
-    for (const { protocol, host } of ports)
-      if (host) this.#reservations.release(holderOf(endpoint), { protocol, ...host });
-  }
 }
 
 /** Where clients of an endpoint's ports send to. */
@@ -290,53 +180,4 @@ function servedPorts(endpoint: Endpoint, ports: readonly PublishedPort[]): Serve
 
 function isUdp({ protocol }: PublishedPort): boolean {
   return protocol === "udp";
-}
-
-function holderOf({ id, network }: Endpoint): string {
-  return `endpoint ${id.slice(0, 12)} of network ${network.slice(0, 12)}`;
-}
-
-/** What an ephemeral binding was given before, so that asking again changes nothing. */
-function previousPorts({ ports = [] }: Endpoint, { protocol, containerPort }: PortBinding): number[] {
-  const same = ports.filter((port) => port.protocol === protocol && port.containerPort === containerPort);
-  return same.flatMap(({ host }) => host?.port ?? []);
-}
-
-function hasChoice({ hostPort, hostPortEnd }: PortBinding): boolean {
-  return hostPort === 0 || hostPort !== hostPortEnd;
-}
-
-function range(first: number, last: number): number[] {
-  return Array.from({ length: last - first + 1 }, (_, offset) => first + offset);
-}
-
-/** The host addresses of a binding: the one it names, else the network's default of each family. */
-function addressesOf(
-  { defaultAddress, routed, elsewhere }: Choosing,
-  endpoint: Endpoint,
-  { protocol, hostAddress, containerPort }: PortBinding,
-): { family: Family; address: string }[] {
-  const has = (family: Family) => addressOf(endpoint, family) !== undefined;
-  // A relay leads from one family to the other.
-  const relays = protocol !== "sctp" && routed.length === 0;
-  const reaches = (family: Family) => has(family) || (relays && (family === 4 || loopbackHasIpv6()));
-  const isLeft = (family: Family) => !has(family) && elsewhere.includes(family);
-  if (hostAddress) {
-    const { family } = parseIp(hostAddress);
-    if (isLeft(family)) return [];
-    if (!reaches(family))
-      throw new InvalidError(
-        `cannot publish ${hostAddress} to container port ${containerPort}: the container has no IPv${family} address`,
-      );
-    return [{ family, address: hostAddress }];
-  }
-  return FAMILIES.flatMap((family) => {
-    const address = defaultAddress[family];
-    return address && reaches(family) && !isLeft(family) ? [{ family, address }] : [];
-  });
-}
-
-/** Whether the host's loopback has an IPv6 address. */
-function loopbackHasIpv6(): boolean {
-  return readSysctl("net/ipv6/conf/lo/disable_ipv6") === "0";
 }

@@ -4,7 +4,7 @@ import { type Server, createServer } from "node:net";
 import { Reservations } from "../../src/kernel/reservations.ts";
 import type { PortBinding } from "../../src/model.ts";
 import { sendUdp, trackFlows, udpFlows } from "../support/flows.ts";
-import { mustBeIsolated, plugWire, ruleLines, wipe } from "../support/isolated.ts";
+import { hostState, mustBeIsolated, plugWire, ruleLines, wipe } from "../support/isolated.ts";
 import { NETWORKS, PORTS, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { Site } from "../support/site.ts";
@@ -288,5 +288,16 @@ describe("the host's ports that a container is given", () => {
       ports: { host: { address: string } }[];
     };
     assert.deepEqual(record.ports.map(({ host }) => host.address).sort(), ["0.0.0.0", "::"]);
+  });
+
+  it("are none if it has no address that they could lead to", async () => {
+    await site.driver.createEndpoint({ network: network.id, id: id(9) });
+    const sockets = (await hostState()).sockets;
+    await site.driver.ports.publish(network.id, id(9), [binding(80, 8080)]);
+    assert.deepEqual((await hostState()).sockets, sockets);
+    await assert.rejects(
+      site.driver.ports.publish(network.id, id(9), [{ ...binding(80, 8080), hostAddress: "127.0.0.1" }]),
+      /^InvalidError: cannot publish 127.0.0.1 to container port 80: the container has no IPv4 address$/,
+    );
   });
 });

@@ -2,7 +2,7 @@ import * as z from "zod";
 import type { Backend, GatewayNeed } from "../../src/backends/backend.ts";
 import { BridgeOptions } from "../../src/backends/bridge-options.ts";
 import { BridgeBackend } from "../../src/backends/bridge.ts";
-import type { Publisher } from "../../src/backends/publishing.ts";
+import type { Publisher } from "../../src/backends/publisher.ts";
 import { Firewall } from "../../src/firewall/firewall.ts";
 import type { Rule } from "../../src/firewall/rule.ts";
 import type { Host } from "../../src/kernel/host.ts";

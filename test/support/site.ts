@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createBackends } from "../../src/backends/index.ts";
-import { Publisher } from "../../src/backends/publishing.ts";
+import { Publisher } from "../../src/backends/publisher.ts";
 import { Driver } from "../../src/driver.ts";
 import { Firewall } from "../../src/firewall/firewall.ts";
 import { Host } from "../../src/kernel/host.ts";

@@ -1,6 +1,6 @@
 import type { Backend } from "../../../src/backends/backend.ts";
 import { createBackends } from "../../../src/backends/index.ts";
-import { Publisher } from "../../../src/backends/publishing.ts";
+import { Publisher } from "../../../src/backends/publisher.ts";
 import { Driver } from "../../../src/driver.ts";
 import { Firewall } from "../../../src/firewall/firewall.ts";
 import { Host } from "../../../src/kernel/host.ts";

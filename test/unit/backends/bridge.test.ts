@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { BridgeBackend } from "../../../src/backends/bridge.ts";
 import type { BridgeOptions } from "../../../src/backends/bridge-options.ts";
-import type { Publisher } from "../../../src/backends/publishing.ts";
+import type { Publisher } from "../../../src/backends/publisher.ts";
 import { InvalidError } from "../../../src/errors.ts";
 import { Firewall } from "../../../src/firewall/firewall.ts";
 import type { Host } from "../../../src/kernel/host.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { OPTIONS, createBackends, parseOptions } from "../../../src/backends/index.ts";
-import type { Publisher } from "../../../src/backends/publishing.ts";
+import type { Publisher } from "../../../src/backends/publisher.ts";
 import { InvalidError, TsnetError, reason } from "../../../src/errors.ts";
 import { Firewall } from "../../../src/firewall/firewall.ts";
 import type { Host } from "../../../src/kernel/host.ts";
