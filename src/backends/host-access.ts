@@ -103,7 +103,7 @@ export class HostAccess {
   ): Promise<string | undefined> {
     for (const { address, source } of ways)
       for (const from of [undefined, source]) {
-        const way = await this.#host.routeTo(address, from);
+        const way = await this.#host.routes.to(address, from);
         const link = await this.#host.links.get(name);
         // Without carrier the kernel may heed no route (ignore_routes_with_linkdown).
         if (!link?.up || !link.carrier) return undefined;
@@ -115,7 +115,7 @@ export class HostAccess {
   }
 
   async #hasRoute(link: Link, address: string): Promise<boolean> {
-    const routes = await this.#host.routes();
+    const routes = await this.#host.routes.list();
     return routes.some((route) => route.link === link.index && route.subnet === hostSubnet(address));
   }
 

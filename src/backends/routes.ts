@@ -47,7 +47,7 @@ export async function mustLeaveRoutes(
 ): Promise<void> {
   const subnets = subnetsOf(network);
   if (subnets.length === 0) return;
-  const routes = (await host.routes()).filter(({ link }) => link !== bridge);
+  const routes = (await host.routes.list()).filter(({ link }) => link !== bridge);
   for (const subnet of subnets) {
     const taken = routes.find((route) => overlaps(route.subnet, subnet) && isObstacle(route, subnet));
     if (!taken) continue;

@@ -5,7 +5,7 @@ import { type Link, Links } from "./link.ts";
 import { isErrno } from "../errors.ts";
 import { LEAVING_GROUP } from "../names.ts";
 import { Neighbours } from "./neighbour.ts";
-import { type NewRoute, type Route, addRoute, deleteRoute, isLocal, listRoutes, routeTo } from "./route.ts";
+import { Routes } from "./route.ts";
 import { type KernelEvent, Rtnetlink } from "./netlink/rtnetlink.ts";
 
 /** The network namespace the daemon runs in, which must be the engine's. */
@@ -14,7 +14,8 @@ export class Host {
   readonly links = new Links(this.#netlink);
   readonly addresses = new Addresses(this.#netlink);
   readonly neighbours = new Neighbours(this.#netlink);
-  readonly flows = new Conntrack((address) => this.isLocal(address));
+  readonly routes = new Routes(this.#netlink);
+  readonly flows = new Conntrack((address) => this.routes.isLocal(address));
   readonly #remover: LinkRemover;
   #bigPackets: number | undefined;
 
@@ -67,34 +68,9 @@ export class Host {
     return this.#bigPackets;
   }
 
-  /** The main routing table, both families. */
-  routes(): Promise<Route[]> {
-    return listRoutes(this.#netlink);
-  }
-
-  /** The route that packets to a bare address take, from whatever address or from this one of the host's. */
-  routeTo(address: string, source?: string): Promise<Route | undefined> {
-    return routeTo(this.#netlink, address, source);
-  }
-
-  /** Whether packets to a bare address are the host's own. */
-  isLocal(address: string): Promise<boolean> {
-    return isLocal(this.#netlink, address);
-  }
-
-  /** Makes a route, in place of one to the same subnet. */
-  addRoute(route: NewRoute): Promise<void> {
-    return addRoute(this.#netlink, route);
-  }
-
-  /** Deletes a route; being gone already is success. */
-  deleteRoute(route: NewRoute): Promise<void> {
-    return deleteRoute(this.#netlink, route);
-  }
-
   /** The link that the default route leads through; undefined where there is none. */
   async uplink(): Promise<Link | undefined> {
-    const defaults = (await this.routes()).filter(({ subnet, link }) => subnet.endsWith("/0") && link !== 0);
+    const defaults = (await this.routes.list()).filter(({ subnet, link }) => subnet.endsWith("/0") && link !== 0);
     const [best] = defaults.sort((a, b) => a.metric - b.metric);
     return best && (await this.links.at(best.link));
   }

@@ -4,7 +4,7 @@ import { Remembered } from "../remembered.ts";
 import { AF } from "./libc.ts";
 import { Attributes, bytes, nest, text, u16, u32, u8 } from "./netlink/message.ts";
 import { CREATE_EXCLUSIVE } from "./netlink/socket.ts";
-import { RTM, type Rtnetlink } from "./netlink/rtnetlink.ts";
+import { IFINFOMSG, RTM, type Rtnetlink } from "./netlink/rtnetlink.ts";
 
 /** Attributes of a link, linux/if_link.h. */
 const IFLA = {
@@ -43,7 +43,6 @@ export const NAME_LENGTH = 15;
 const ARPHRD_ETHER = 1;
 /** Leaves the counters out of the answer: they are most of it. */
 const RTEXT_FILTER_SKIP_STATS = 8;
-const IFINFOMSG = 16;
 
 /** A network device as the kernel describes it. */
 export interface Link {

@@ -3,9 +3,8 @@ import { formatIp, ipBytes, parseIp } from "../ip.ts";
 import { macBytes } from "../mac.ts";
 import { AF } from "./libc.ts";
 import { Attributes, bytes, u8 } from "./netlink/message.ts";
-import { PROTOCOL } from "./route.ts";
 import { CREATE_OR_REPLACE } from "./netlink/socket.ts";
-import { RTM, type Rtnetlink } from "./netlink/rtnetlink.ts";
+import { IFINFOMSG, RTM, RTPROT_TSNET, type Rtnetlink } from "./netlink/rtnetlink.ts";
 
 const NDA = { DST: 1, LLADDR: 2, PROTOCOL: 12 } as const;
 /** Never asked for again (linux/neighbour.h). */
@@ -13,7 +12,6 @@ const NUD_PERMANENT = 0x80;
 const NDMSG = 12;
 /** The kernel lets a dump of this family be of one link, if it is asked with the head of links (rtnl_fdb_dump). */
 const AF_BRIDGE = 7;
-const IFINFOMSG = 16;
 
 /** Which MAC has an address on a link, known once and for all. */
 export interface Neighbour {
@@ -68,7 +66,7 @@ export class Neighbours {
     const payload = Buffer.concat([
       message(link, address, NUD_PERMANENT),
       bytes(NDA.LLADDR, macBytes(mac)),
-      u8(NDA.PROTOCOL, PROTOCOL),
+      u8(NDA.PROTOCOL, RTPROT_TSNET),
     ]);
     await this.#netlink.request(`ip neigh replace ${address}`, RTM.NEWNEIGH, CREATE_OR_REPLACE, payload);
   }
@@ -87,7 +85,7 @@ export class Neighbours {
 export function ownNeighbour(payload: Buffer): Omit<Neighbour, "mac"> | undefined {
   const found = new Attributes(payload, NDMSG);
   const address = found.get(NDA.DST);
-  if (!address || found.u8(NDA.PROTOCOL) !== PROTOCOL) return undefined;
+  if (!address || found.u8(NDA.PROTOCOL) !== RTPROT_TSNET) return undefined;
   return { link: payload.readUInt32LE(4), address: formatIp(address) };
 }
 

@@ -1,9 +1,9 @@
 import { isErrno } from "../errors.ts";
-import { type Family, bare, formatIp, hostSubnet, ipBytes, parseCidr } from "../ip.ts";
+import { type Family, UNSPECIFIED, bare, formatIp, hostSubnet, ipBytes, parseCidr } from "../ip.ts";
 import { AF } from "./libc.ts";
 import { Attributes, bytes, u32 } from "./netlink/message.ts";
 import { CREATE_OR_REPLACE } from "./netlink/socket.ts";
-import { RTM, type Rtnetlink } from "./netlink/rtnetlink.ts";
+import { RTM, RTPROT_TSNET, type Rtnetlink } from "./netlink/rtnetlink.ts";
 
 const RTA = { DST: 1, SRC: 2, OIF: 4, GATEWAY: 5, PRIORITY: 6, PREFSRC: 7, TABLE: 15 } as const;
 const RT_TABLE_MAIN = 254;
@@ -15,9 +15,6 @@ const RTPROT_KERNEL = 2;
 /** Answers with the route itself and not with what it means for the address. */
 const RTM_F_FIB_MATCH = 0x2000;
 const RTMSG = 12;
-
-/** Who made a route or a neighbour entry, as rtnetlink(7) keeps it: "t". The kernel gives 4 and above no meaning. */
-export const PROTOCOL = 0x74;
 
 /** A unicast route of the main table. */
 export interface Route {
@@ -43,72 +40,76 @@ export interface NewRoute {
   readonly source?: string;
 }
 
-/** The main routing table, both families. */
-export async function listRoutes(netlink: Rtnetlink): Promise<Route[]> {
-  const answers = await netlink.dump("ip route show", RTM.GETROUTE, Buffer.alloc(RTMSG));
-  return answers.flatMap((payload) => {
-    const found = new Attributes(payload, RTMSG);
-    const table = found.has(RTA.TABLE) ? found.u32(RTA.TABLE) : payload[4];
-    return table === RT_TABLE_MAIN && payload[7] === RTN_UNICAST ? [parseRoute(payload)] : [];
-  });
-}
+/** The main routing table of a namespace, both families. */
+export class Routes {
+  readonly #netlink: Rtnetlink;
 
-/** The route that packets to a bare address take; undefined if there is none. */
-export async function routeTo(
-  netlink: Rtnetlink,
-  address: string,
-  source?: string,
-): Promise<Route | undefined> {
-  const found = await lookUp(netlink, address, source);
-  return found && parseRoute(found);
-}
-
-/** Whether packets to a bare address are the host's own. */
-export async function isLocal(netlink: Rtnetlink, address: string): Promise<boolean> {
-  return (await lookUp(netlink, address))?.[7] === RTN_LOCAL;
-}
-
-/** Makes a route, in place of one to the same subnet. */
-export async function addRoute(netlink: Rtnetlink, route: NewRoute): Promise<void> {
-  await netlink.request(
-    `ip route replace ${route.subnet}`,
-    RTM.NEWROUTE,
-    CREATE_OR_REPLACE,
-    routeMessage(route),
-  );
-}
-
-/** Deletes a route; being gone already, or its link, is success. */
-export async function deleteRoute(netlink: Rtnetlink, route: NewRoute): Promise<void> {
-  try {
-    await netlink.request(`ip route del ${route.subnet}`, RTM.DELROUTE, 0, routeMessage(route));
-  } catch (error) {
-    if (!isErrno(error, "ESRCH", "ENODEV")) throw error;
+  constructor(netlink: Rtnetlink) {
+    this.#netlink = netlink;
   }
-}
 
-async function lookUp(netlink: Rtnetlink, address: string, source?: string): Promise<Buffer | undefined> {
-  const host = parseCidr(hostSubnet(address));
-  const head = header(host.family, host.length);
-  head.writeUInt32LE(RTM_F_FIB_MATCH, 8);
-  if (source) head.writeUInt8(host.length, 2);
-  const payload = Buffer.concat([
-    head,
-    bytes(RTA.DST, ipBytes(address)),
-    ...(source ? [bytes(RTA.SRC, ipBytes(source))] : []),
-  ]);
-  try {
-    return await netlink.request(`ip route get ${address}`, RTM.GETROUTE, 0, payload);
-  } catch (error) {
-    if (isErrno(error, "ENETUNREACH", "EHOSTUNREACH", "EACCES", "EINVAL")) return undefined;
-    throw error;
+  /** All of them. */
+  async list(): Promise<Route[]> {
+    const answers = await this.#netlink.dump("ip route show", RTM.GETROUTE, Buffer.alloc(RTMSG));
+    return answers.flatMap((payload) => {
+      const found = new Attributes(payload, RTMSG);
+      const table = found.has(RTA.TABLE) ? found.u32(RTA.TABLE) : payload[4];
+      return table === RT_TABLE_MAIN && payload[7] === RTN_UNICAST ? [parseRoute(payload)] : [];
+    });
+  }
+
+  /**
+   * The route that packets to a bare address take, from whatever address or from this one of the host's; undefined if
+   * there is none.
+   */
+  async to(address: string, source?: string): Promise<Route | undefined> {
+    const found = await this.#lookUp(address, source);
+    return found && parseRoute(found);
+  }
+
+  /** Whether packets to a bare address are the host's own. */
+  async isLocal(address: string): Promise<boolean> {
+    return (await this.#lookUp(address))?.[7] === RTN_LOCAL;
+  }
+
+  /** Makes a route, in place of one to the same subnet. */
+  async add(route: NewRoute): Promise<void> {
+    const command = `ip route replace ${route.subnet}`;
+    await this.#netlink.request(command, RTM.NEWROUTE, CREATE_OR_REPLACE, routeMessage(route));
+  }
+
+  /** Deletes a route; being gone already, or its link, is success. */
+  async delete(route: NewRoute): Promise<void> {
+    try {
+      await this.#netlink.request(`ip route del ${route.subnet}`, RTM.DELROUTE, 0, routeMessage(route));
+    } catch (error) {
+      if (!isErrno(error, "ESRCH", "ENODEV")) throw error;
+    }
+  }
+
+  async #lookUp(address: string, source?: string): Promise<Buffer | undefined> {
+    const host = parseCidr(hostSubnet(address));
+    const head = header(host.family, host.length);
+    head.writeUInt32LE(RTM_F_FIB_MATCH, 8);
+    if (source) head.writeUInt8(host.length, 2);
+    const payload = Buffer.concat([
+      head,
+      bytes(RTA.DST, ipBytes(address)),
+      ...(source ? [bytes(RTA.SRC, ipBytes(source))] : []),
+    ]);
+    try {
+      return await this.#netlink.request(`ip route get ${address}`, RTM.GETROUTE, 0, payload);
+    } catch (error) {
+      if (isErrno(error, "ENETUNREACH", "EHOSTUNREACH", "EACCES", "EINVAL")) return undefined;
+      throw error;
+    }
   }
 }
 
 /** The route that a message is about. */
 export function parseRoute(payload: Buffer): Route {
   const found = new Attributes(payload, RTMSG);
-  const any = payload[0] === AF[4] ? "0.0.0.0" : "::";
+  const any = UNSPECIFIED[payload[0] === AF[4] ? 4 : 6];
   const destination = found.get(RTA.DST);
   const source = found.get(RTA.PREFSRC);
   return {
@@ -116,7 +117,7 @@ export function parseRoute(payload: Buffer): Route {
     link: found.u32(RTA.OIF),
     metric: found.u32(RTA.PRIORITY),
     source: source ? formatIp(source) : "",
-    own: payload[5] === PROTOCOL,
+    own: payload[5] === RTPROT_TSNET,
     connected: payload[5] === RTPROT_KERNEL,
   };
 }
@@ -133,7 +134,7 @@ function routeMessage({ subnet, link, gateway, source }: NewRoute): Buffer {
   const { family, length } = parseCidr(subnet);
   const head = header(family, length);
   head.writeUInt8(RT_TABLE_MAIN, 4);
-  head.writeUInt8(PROTOCOL, 5);
+  head.writeUInt8(RTPROT_TSNET, 5);
   head.writeUInt8(gateway || family === 6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK, 6);
   head.writeUInt8(RTN_UNICAST, 7);
   const parts = [head, u32(RTA.OIF, link)];

@@ -4,7 +4,7 @@ import { KernelError, errnoOf, isErrno } from "../errors.ts";
 import { Addresses } from "./address.ts";
 import { Links } from "./link.ts";
 import { inNetns } from "./netns.ts";
-import { type NewRoute, type Route, addRoute, listRoutes } from "./route.ts";
+import { Routes } from "./route.ts";
 import { Rtnetlink } from "./netlink/rtnetlink.ts";
 import { writeSysctl } from "./sysctl.ts";
 
@@ -14,6 +14,7 @@ export class Sandbox {
   readonly netns: number;
   readonly links: Links;
   readonly addresses: Addresses;
+  readonly routes: Routes;
   readonly #netlink: Rtnetlink;
 
   private constructor(netns: number) {
@@ -21,6 +22,7 @@ export class Sandbox {
     this.#netlink = inNetns(netns, () => new Rtnetlink());
     this.links = new Links(this.#netlink);
     this.addresses = new Addresses(this.#netlink);
+    this.routes = new Routes(this.#netlink);
   }
 
   /**
@@ -56,15 +58,6 @@ export class Sandbox {
       if (isErrno(error, "EINVAL")) return undefined;
       throw error;
     }
-  }
-
-  /** The main routing table, both families. */
-  routes(): Promise<Route[]> {
-    return listRoutes(this.#netlink);
-  }
-
-  async addRoute(route: NewRoute): Promise<void> {
-    await addRoute(this.#netlink, route);
   }
 
   /** Writes a setting of this namespace, see {@link writeSysctl}. */

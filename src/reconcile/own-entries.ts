@@ -15,14 +15,14 @@ export interface OwnEntry {
 
 /** Every route and neighbour entry with tsnet's mark. */
 export async function ownEntries(host: Host): Promise<OwnEntry[]> {
-  const [routes, neighbours] = await Promise.all([host.routes(), host.neighbours.own()]);
+  const [routes, neighbours] = await Promise.all([host.routes.list(), host.neighbours.own()]);
   return [
     ...routes
       .filter(({ own }) => own)
       .map(({ subnet, link }) => ({
         what: `route ${subnet}`,
         address: bare(subnet),
-        delete: () => host.deleteRoute({ subnet, link }),
+        delete: () => host.routes.delete({ subnet, link }),
       })),
     ...neighbours.map((entry) => ({
       what: `neighbour ${entry.address}`,

@@ -207,7 +207,7 @@ async function leadAgain(host: Host, link: Link, cidr: string, adopted: boolean)
   if (subnet === hostSubnet(bare(subnet))) return false;
   const leads = (route: Route | undefined) => route?.subnet === subnet && route.link === link.index;
   // To the address itself none leads. Nearly always this is it; but rules may have others tables asked first.
-  if (leads(await host.routeTo(neighbourOf(cidr))) || (await host.routes()).some(leads)) return false;
+  if (leads(await host.routes.to(neighbourOf(cidr))) || (await host.routes.list()).some(leads)) return false;
   for (const { cidr: now } of await host.addresses.on(link)) {
     if (bare(now) !== bare(cidr)) continue;
     if (adopted && now !== cidr)

@@ -104,7 +104,7 @@ async function look(
   { name, index, lower }: Link,
   { seen, remember }: Joined,
 ): Promise<void> {
-  const defaults = (await inside.routes()).filter(({ subnet }) => subnet.endsWith("/0"));
+  const defaults = (await inside.routes.list()).filter(({ subnet }) => subnet.endsWith("/0"));
   const leads = FAMILIES.filter((family) => {
     const ways = defaults.filter(({ subnet }) => subnet === EVERYWHERE[family]);
     // The engine sets it after it has brought up the link.
@@ -151,12 +151,12 @@ async function configure(inside: Sandbox, name: string, joined: Joined): Promise
     // docker(1) writes the whole option in lower case.
     inside.setSysctl(key.replaceAll(".", "/").replace(/ifname/i, name), value);
   await inside.links.set(name, { up: true });
-  const routes = await inside.routes();
+  const routes = await inside.routes.list();
   for (const gateway of gateways) {
     const subnet = EVERYWHERE[parseCidr(`${gateway}/0`).family];
     // Another network of the container's may be its way out.
     if (routes.every((route) => route.subnet !== subnet))
-      await inside.addRoute({ subnet, link: link.index, gateway });
+      await inside.routes.add({ subnet, link: link.index, gateway });
   }
   announce(inside.netns, link, addresses.map(bare));
 }

@@ -40,25 +40,25 @@ export function hostRoute(host: Host, { link, address, source }: HostRouteSpec):
     async apply() {
       const there = await host.links.get(link);
       if (!there?.up) return false;
-      const [now, from] = await Promise.all([host.routeTo(address), source()]);
+      const [now, from] = await Promise.all([host.routes.to(address), source()]);
       const isTaken = (way: Route | undefined) => way?.subnet === subnet && way.link === there.index;
       if (now?.subnet === subnet && now.link !== there.index)
         throw await inTheWay(host, address, subnet, link);
       const isThere = isTaken(now) && now?.source === (from ?? "");
-      if (!isThere) await host.addRoute({ subnet, link: there.index, ...(from ? { source: from } : {}) });
+      if (!isThere) await host.routes.add({ subnet, link: there.index, ...(from ? { source: from } : {}) });
       // Where a rule leads elsewhere it is made again and again, and that is no drift; who shares the link tells of it.
-      return !isThere && isTaken(await host.routeTo(address));
+      return !isThere && isTaken(await host.routes.to(address));
     },
     async revert() {
       const there = await host.links.get(link);
-      if (there) await host.deleteRoute({ subnet, link: there.index });
+      if (there) await host.routes.delete({ subnet, link: there.index });
     },
   };
 }
 
 async function inTheWay(host: Host, address: string, subnet: string, link: string): Promise<ConflictError> {
   return new ConflictError(
-    (await host.isLocal(address))
+    (await host.routes.isLocal(address))
       ? `${address} is the host's own address; reserve it for the host (--aux-address ${HOST_AUX[parseIp(address).family]}=${address}) or give the container another`
       : `route ${subnet} exists and does not lead to ${link}; remove it`,
   );

@@ -167,7 +167,7 @@ describe("Host", () => {
       "route add 10.99.0.0/16 via 192.0.2.4 table 77",
     );
     const index = (await ipLink("v0"))?.ifindex;
-    const routes = (await host.routes()).filter(({ subnet }) => !subnet.startsWith("fe80"));
+    const routes = (await host.routes.list()).filter(({ subnet }) => !subnet.startsWith("fe80"));
     assert.deepEqual(
       routes
         .filter(({ link }) => link === index)

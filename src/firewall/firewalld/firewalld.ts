@@ -108,6 +108,10 @@ export class Firewalld {
     let bus: SystemBus | undefined;
     try {
       bus = await SystemBus.connect(this.#path);
+      if (this.#closed) {
+        bus.close();
+        return;
+      }
       this.#bus = bus;
       bus.onSignal = (signal) => {
         this.#onSignal(signal);

@@ -18,6 +18,12 @@ export const RTM = {
   GETNEIGH: 30,
 } as const;
 
+/** Bytes of struct ifinfomsg, the head of messages about links. */
+export const IFINFOMSG = 16;
+
+/** Who made a route or a neighbour entry, as rtnetlink(7) keeps it: "t". The kernel gives 4 and above no meaning. */
+export const RTPROT_TSNET = 0x74;
+
 /** Multicast groups of rtnetlink(7) that tell when somebody changed what tsnet made. */
 const GROUPS = {
   link: 1,

@@ -24,13 +24,15 @@ describe("SystemBus", () => {
   const dir = mkdtempSync(join(tmpdir(), "tsnet-bus-"));
   let server: Server;
   let theirs: Socket;
+  let connections: Socket[];
   let bus: SystemBus;
   let heard: string[];
 
   beforeEach(async () => {
     heard = [];
     const path = join(dir, "bus");
-    server = createServer().listen(path);
+    connections = [];
+    server = createServer((socket) => connections.push(socket)).listen(path);
     server.once("connection", (socket) => {
       theirs = socket;
       theirs.write("OK 1f\r\n");
@@ -42,6 +44,7 @@ describe("SystemBus", () => {
   afterEach(() => {
     bus.close();
     server.close();
+    for (const socket of connections) socket.destroy();
   });
   after(() => {
     rmSync(dir, { recursive: true });
@@ -57,17 +60,18 @@ describe("SystemBus", () => {
   });
 
   for (const [what, answers] of Object.entries({
-    "takes nobody": [REFUSED],
-    "has no room for what is asked of it": [WELCOME, REFUSED_NEXT],
+    "takes nobody": { Hello: REFUSED },
+    "has no room for what is asked of it": { Hello: WELCOME, AddMatch: REFUSED_NEXT },
   }))
     it(`keeps no connection to a bus that ${what}`, async () => {
       const ended = new Promise((resolve) => {
         server.once("connection", (socket) => {
           socket.write("OK 1f\r\n");
-          // Each once it was asked for.
-          for (const [index, answer] of answers.entries())
-            setTimeout(() => socket.write(answer ?? assert.fail()), 50 * (1 + index));
-          socket.once("close", resolve).resume();
+          socket.on("data", (asked) => {
+            for (const [method, answer = assert.fail()] of Object.entries(answers))
+              if (asked.includes(method)) socket.write(answer);
+          });
+          socket.once("close", resolve);
         });
       });
       const firewalld = new Firewalld(memoryLog().log, join(dir, "bus"));
