@@ -14,6 +14,8 @@ export const LOOPBACK = { 4: "127.0.0.0/8", 6: "::1/128" } as const;
 /** Bare: a listener's every address, and no sender's (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.2). */
 export const UNSPECIFIED = { 4: "0.0.0.0", 6: "::" } as const;
 
+const RAW = "latin1";
+
 /** The subnet that has every address. */
 export const EVERYWHERE = { 4: "0.0.0.0/0", 6: "::/0" } as const;
 
@@ -102,13 +104,20 @@ export function hostSubnet(address: string): string {
 
 /** Whether a bare address lies in a subnet. */
 export function contains(subnet: string, address: string): boolean {
-  const { address: network, length } = parseCidr(subnet);
-  const [a, b] = [ipBytes(network), ipBytes(address)];
-  if (a.length !== b.length) return false;
+  return within(subnet)(rawIp(address));
+}
+
+/** Tells whether addresses lie in a subnet, of which there may be hundreds of thousands. */
+export function within(subnet: string): (address: RawIp) => boolean {
+  const { address, length } = parseCidr(subnet);
+  const network = rawIp(address);
   const whole = length >> 3;
-  if (a.compare(b, 0, whole, 0, whole) !== 0) return false;
   const rest = 8 - (length & 7);
-  return rest === 8 || (a[whole] ?? 0) >> rest === (b[whole] ?? 0) >> rest;
+  const start = network.slice(0, whole);
+  return (one) =>
+    one.length === network.length &&
+    one.startsWith(start) &&
+    (rest === 8 || one.charCodeAt(whole) >> rest === network.charCodeAt(whole) >> rest);
 }
 
 /** Whether two subnets share an address. */
@@ -120,6 +129,18 @@ export function overlaps(a: string, b: string): boolean {
 /** A bare address as it stands before a port: `[fd00::1]` (RFC 3986, section 3.2.2). */
 export function bracketed(address: string): string {
   return address.includes(":") ? `[${address}]` : address;
+}
+
+/** An address as the kernel has it, a character for each byte: two are equal if their texts are. */
+export type RawIp = string;
+
+export function rawIp(address: string): RawIp {
+  return ipBytes(address).toString(RAW);
+}
+
+/** The bare address of it. */
+export function formatRawIp(raw: RawIp): string {
+  return formatIp(Buffer.from(raw, RAW));
 }
 
 /** The 4 or 16 bytes of a bare address, network order. */

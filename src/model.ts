@@ -35,6 +35,9 @@ export const HOST_AUX = { 4: "host", 6: "host6" } as const;
 export const Protocol = z.enum(["tcp", "udp", "sctp"]);
 export type Protocol = z.infer<typeof Protocol>;
 
+/** Their numbers in a packet (IANA). */
+export const PROTOCOL_NUMBERS = { tcp: 6, udp: 17, sctp: 132 } as const satisfies Record<Protocol, number>;
+
 /** A published port as the engine asks for it (PortBinding of libnetwork). */
 export const PortBinding = z.object({
   protocol: Protocol,

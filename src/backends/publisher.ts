@@ -3,7 +3,7 @@ import type { Firewall } from "../firewall/firewall.ts";
 import { openPortRule, portRules, relayedRule } from "../firewall/port-rules.ts";
 import type { Rule } from "../firewall/rule.ts";
 import { type Family, UNSPECIFIED, bracketed } from "../ip.ts";
-import type { ServedPort } from "../kernel/conntrack.ts";
+import type { ServedPort } from "../kernel/flow.ts";
 import type { Host } from "../kernel/host.ts";
 import { Relay } from "../relay/relay.ts";
 import { Reservations } from "../kernel/reservations.ts";

@@ -1,20 +1,21 @@
 import { isErrno } from "../errors.ts";
 import { type Family, bracketed, ipBytes, parseIp } from "../ip.ts";
+import { PROTOCOL_NUMBERS, type Protocol } from "../model.ts";
 import { AF, SOCK, bind, close, failure, getsockname, listen, socket } from "./libc.ts";
 import { type Admitted, receiveOnly } from "./socket-filter.ts";
 import { setOption } from "./socket-option.ts";
 
 /** A port of the host, at one address. */
 export interface HostPort {
-  readonly protocol: "tcp" | "udp" | "sctp";
+  readonly protocol: Protocol;
   /** Bare; `0.0.0.0` or `::` for every address of that family. */
   readonly address: string;
   /** 0: any of the ephemeral range (ip_local_port_range, ip(7)). */
   readonly port: number;
 }
 
-/** Type and number (IANA) of each protocol's sockets. */
-const SOCKET = { tcp: [SOCK.STREAM, 6], udp: [SOCK.DGRAM, 17], sctp: [SOCK.STREAM, 132] } as const;
+/** Type of each protocol's sockets. */
+const TYPES = { tcp: SOCK.STREAM, udp: SOCK.DGRAM, sctp: SOCK.STREAM } as const;
 
 /**
  * A socket that has the port.
@@ -31,8 +32,7 @@ export function boundSocket(
 ): number | undefined {
   const { protocol, address, port } = wanted;
   const { family } = parseIp(address);
-  const [type, number] = SOCKET[protocol];
-  const fd = socket(AF[family], type, number);
+  const fd = socket(AF[family], TYPES[protocol], PROTOCOL_NUMBERS[protocol]);
   if (fd < 0) {
     const error = failure(`socket ${protocol}`);
     if (protocol === "sctp" && isErrno(error, "EPROTONOSUPPORT", "ESOCKTNOSUPPORT")) return undefined;

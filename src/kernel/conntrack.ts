@@ -1,53 +1,26 @@
 import { Protocol } from "./netlink/binding.ts";
 import { isErrno } from "../errors.ts";
-import { FAMILIES, type Family, UNSPECIFIED, bare, formatIp, ipBytes, parseCidr, parseIp } from "../ip.ts";
-import { AF } from "./libc.ts";
-import { Attributes, type NetlinkMessage, bytes, nest, u32, u8 } from "./netlink/message.ts";
+import {
+  FAMILIES,
+  type Family,
+  type RawIp,
+  UNSPECIFIED,
+  bare,
+  formatRawIp,
+  parseIp,
+  rawIp,
+  within,
+} from "../ip.ts";
+import { PROTOCOL_NUMBERS } from "../model.ts";
+import { CT_DELETE, CT_GET, type Flow, type ServedPort, allOf, listsOf, nameOf, parseFlow } from "./flow.ts";
+import type { NetlinkMessage } from "./netlink/message.ts";
 import { NetlinkSocket } from "./netlink/socket.ts";
 import { readSysctl } from "./sysctl.ts";
 
-/** linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h. */
-const CT_GET = (1 << 8) | 1;
-const CT_DELETE = (1 << 8) | 2;
-const CTA = {
-  TUPLE_ORIG: 1,
-  TUPLE_REPLY: 2,
-  STATUS: 3,
-  ID: 12,
-  ZONE: 18,
-  FILTER: 25,
-  STATUS_MASK: 26,
-} as const;
-const CTA_TUPLE = { IP: 1, PROTO: 2 } as const;
-const CTA_IP = { 4: { SRC: 1, DST: 2 }, 6: { SRC: 3, DST: 4 } } as const;
-const CTA_PROTO = { NUM: 1, DST_PORT: 3 } as const;
-const CTA_FILTER_ORIG_FLAGS = 1;
-/** Which fields of a flow a filter compares (net/netfilter/nf_internals.h). */
-const COMPARE = { PROTO_NUM: 8, DST_PORT: 32 } as const;
-/** IPS_SEEN_REPLY (linux/netfilter/nf_conntrack_common.h), in network byte order as nfnetlink has all numbers. */
-const SEEN_REPLY = 2 << 24;
-const NUMBER = { tcp: 6, udp: 17, sctp: 132 } as const;
-/** struct nfgenmsg: family, version, resource. */
-const HEADER = 4;
-const NOTHING = Buffer.alloc(0);
-const RAW = "latin1";
-/**
- * Ports that are asked for one by one: each takes the kernel some 10 ms, and all of UDP may be hundreds of thousands of
- * flows.
- */
-const PORTS_LISTED_SINGLY = 8;
 /** Milliseconds that the flows of a container that goes may stay: many go at once. */
 const LEFT_MS = 5;
 /** The same for what has crossed borders: one network's rules are put right after the other's. */
 const STRAYS_MS = 200;
-
-/** Where clients send to. */
-export interface ServedPort {
-  readonly protocol: keyof typeof NUMBER;
-  /** Bare; `0.0.0.0` or `::` for every address of the host. */
-  readonly address: string;
-  readonly port: number;
-}
 
 /** A network's border, and what may cross it. */
 export interface Border {
@@ -55,24 +28,6 @@ export interface Border {
   readonly subnet: string;
   /** Nothing may. Else whatever does is translated, but for what the host itself has to do with. */
   readonly closed: boolean;
-}
-
-/** An address as the kernel has it, a character for each byte: there may be hundreds of thousands of flows. */
-type Raw = string;
-
-/** A flow as the kernel lists it. */
-interface Flow {
-  readonly protocol: number;
-  /** Where its first packet came from. */
-  readonly source: Raw;
-  /** Where that was sent to. */
-  readonly address: Raw;
-  readonly port: number;
-  /** Those who speak in it. */
-  readonly ends: readonly Raw[];
-  readonly answered: boolean;
-  readonly translated: boolean;
-  readonly message: Buffer;
 }
 
 /** What a look at the flows of a family is for. */
@@ -216,9 +171,9 @@ export class Conntrack {
   async #forgetOf(family: Family, unwanted: Unwanted): Promise<void> {
     const { ports, ends, borders } = unwanted;
     const lists = ends.length + borders.length > 0 ? [allOf(family)] : listsOf(family, ports);
-    const charged = await this.#charged(lists, chargeOf(family, unwanted));
-    const local = await this.#localOf(charged.flatMap(({ address }) => address ?? []));
-    const meant = charged.filter(
+    const matching = await this.#matching(lists, matchOf(family, unwanted));
+    const local = await this.#localOf(matching.flatMap(({ address }) => address ?? []));
+    const meant = matching.filter(
       ({ address, local: mustBe }) => address === undefined || local.has(address) === mustBe,
     );
     const names = meant.map(({ flow }) => nameOf(flow.message));
@@ -226,45 +181,45 @@ export class Conntrack {
   }
 
   /** The flows in these lists that are unwanted, and why. */
-  async #charged(
+  async #matching(
     lists: readonly Buffer[],
-    chargeOn: (flow: Flow) => Charge | undefined,
-  ): Promise<(Charge & { readonly flow: Flow })[]> {
-    const charged: (Charge & { readonly flow: Flow })[] = [];
+    matches: (flow: Flow) => Match | undefined,
+  ): Promise<(Match & { readonly flow: Flow })[]> {
+    const matching: (Match & { readonly flow: Flow })[] = [];
     const keep = ({ data }: NetlinkMessage) => {
       const flow = parseFlow(data);
-      const charge = flow && chargeOn(flow);
-      if (charge) charged.push({ flow, ...charge });
+      const match = flow && matches(flow);
+      if (match) matching.push({ flow, ...match });
       return false;
     };
     for (const list of lists) await unlessGone(this.#socket.dump("conntrack -L", CT_GET, list, keep));
-    return charged;
+    return matching;
   }
 
   /** Those of the addresses that are the host's. */
-  async #localOf(all: readonly Raw[]): Promise<Set<Raw>> {
+  async #localOf(all: readonly RawIp[]): Promise<Set<RawIp>> {
     const addresses = [...new Set(all)];
-    const are = await Promise.all(addresses.map((raw) => this.#isLocal(formatIp(Buffer.from(raw, RAW)))));
+    const are = await Promise.all(addresses.map((raw) => this.#isLocal(formatRawIp(raw))));
     return new Set(addresses.filter((_, index) => are[index]));
   }
 }
 
 /** Why a flow is unwanted: if an address is the host's, or if it is not. Without one it is whatever that is. */
-interface Charge {
-  readonly address?: Raw;
+interface Match {
+  readonly address?: RawIp;
   readonly local?: boolean;
 }
 
 /** Tells why a flow of a family is unwanted, if it is. */
-function chargeOf(family: Family, { ports, ends, borders }: Unwanted): (flow: Flow) => Charge | undefined {
-  const gone = new Set(ends.map(rawOf));
+function matchOf(family: Family, { ports, ends, borders }: Unwanted): (flow: Flow) => Match | undefined {
+  const gone = new Set(ends.map(rawIp));
   const asked = new Set(
-    ports.map(({ protocol, address, port }) => keyOf(NUMBER[protocol], rawOf(address), port)),
+    ports.map(({ protocol, address, port }) => keyOf(PROTOCOL_NUMBERS[protocol], rawIp(address), port)),
   );
-  const any = rawOf(UNSPECIFIED[family]);
-  const insides = borders.map(({ subnet, closed }) => ({ isInside: insideOf(subnet), closed }));
-  const isFor = ({ protocol, answered, port }: Flow, address: Raw) =>
-    (protocol === NUMBER.udp || !answered) && asked.has(keyOf(protocol, address, port));
+  const any = rawIp(UNSPECIFIED[family]);
+  const insides = borders.map(({ subnet, closed }) => ({ isInside: within(subnet), closed }));
+  const isFor = ({ protocol, answered, port }: Flow, address: RawIp) =>
+    (protocol === PROTOCOL_NUMBERS.udp || !answered) && asked.has(keyOf(protocol, address, port));
   return (flow) => {
     const { ends, source, address, translated } = flow;
     if (ends.some((end) => gone.has(end)) || isFor(flow, address)) return {};
@@ -277,23 +232,7 @@ function chargeOf(family: Family, { ports, ends, borders }: Unwanted): (flow: Fl
   };
 }
 
-function rawOf(address: string): Raw {
-  return ipBytes(address).toString(RAW);
-}
-
-/** Tells whether an address is in a subnet. */
-function insideOf(subnet: string): (address: Raw) => boolean {
-  const { address, length } = parseCidr(subnet);
-  const network = rawOf(address);
-  const whole = length >> 3;
-  const rest = 8 - (length & 7);
-  const start = network.slice(0, whole);
-  return (one) =>
-    one.startsWith(start) &&
-    (rest === 8 || one.charCodeAt(whole) >> rest === network.charCodeAt(whole) >> rest);
-}
-
-function keyOf(protocol: number, address: Raw, port: number): string {
+function keyOf(protocol: number, address: RawIp, port: number): string {
   return `${protocol} ${address} ${port}`;
 }
 
@@ -304,80 +243,4 @@ async function unlessGone(answers: Promise<unknown>): Promise<void> {
   } catch (error) {
     if (!isErrno(error, "ENOENT", "EINVAL")) throw error;
   }
-}
-
-/** Asks for all flows of a family. */
-function allOf(family: Family): Buffer {
-  return Buffer.from([AF[family], 0, 0, 0]);
-}
-
-/** Asks for the flows to ports; of UDP for others as well, where there are too many to ask for each. */
-function listsOf(family: Family, ports: readonly ServedPort[]): Buffer[] {
-  const numbersOf = (wanted: ServedPort["protocol"]) => [
-    ...new Set(ports.flatMap(({ protocol, port }) => (protocol === wanted ? port : []))),
-  ];
-  const udp = numbersOf("udp");
-  const isMuch = udp.length > PORTS_LISTED_SINGLY;
-  return [
-    ...(isMuch ? [listOf(family, "udp")] : udp.map((port) => listOf(family, "udp", port))),
-    ...(["tcp", "sctp"] as const)
-      .filter((protocol) => numbersOf(protocol).length > 0)
-      .map((protocol) => Buffer.concat([listOf(family, protocol), UNANSWERED])),
-  ];
-}
-
-/** Asks for a family's flows of a protocol, to one port or to all. Before Linux 5.8 the kernel lists all there are. */
-function listOf(family: Family, protocol: ServedPort["protocol"], port?: number): Buffer {
-  const number = Buffer.alloc(2);
-  number.writeUInt16BE(port ?? 0);
-  const proto = nest(CTA_TUPLE.PROTO, u8(CTA_PROTO.NUM, NUMBER[protocol]), bytes(CTA_PROTO.DST_PORT, number));
-  const compare = COMPARE.PROTO_NUM | (port === undefined ? 0 : COMPARE.DST_PORT);
-  return Buffer.concat([
-    allOf(family),
-    nest(CTA.TUPLE_ORIG, proto),
-    nest(CTA.FILTER, u32(CTA_FILTER_ORIG_FLAGS, compare)),
-  ]);
-}
-
-/** Leaves out of a list what has been answered; before Linux 5.15 nothing. */
-const UNANSWERED = Buffer.concat([u32(CTA.STATUS, 0), u32(CTA.STATUS_MASK, SEEN_REPLY)]);
-
-/** The flow that a message is about; undefined for what has no addresses. */
-function parseFlow(message: Buffer): Flow | undefined {
-  const found = new Attributes(message, HEADER);
-  const family = message[0] === AF[6] ? 6 : 4;
-  const original = found.nest(CTA.TUPLE_ORIG);
-  const proto = original.nest(CTA_TUPLE.PROTO);
-  const [source, address] = addressesOf(original, family);
-  const [replySource, replyAddress] = addressesOf(found.nest(CTA.TUPLE_REPLY), family);
-  if (source === undefined || address === undefined || replySource === undefined) return undefined;
-  return {
-    protocol: proto.u8(CTA_PROTO.NUM) ?? 0,
-    source,
-    address,
-    port: proto.get(CTA_PROTO.DST_PORT)?.readUInt16BE() ?? 0,
-    ends: [source, address, replySource],
-    answered: (found.u32(CTA.STATUS) & SEEN_REPLY) !== 0,
-    translated: replySource !== address || replyAddress !== source,
-    message,
-  };
-}
-
-/** Source and destination of a tuple. */
-function addressesOf(tuple: Attributes, family: Family): (Raw | undefined)[] {
-  const ip = tuple.nest(CTA_TUPLE.IP);
-  return [CTA_IP[family].SRC, CTA_IP[family].DST].map((type) => ip.get(type)?.toString(RAW));
-}
-
-/** What tells the flow that a message is about from all others. */
-function nameOf(message: Buffer): Buffer {
-  const found = new Attributes(message, HEADER);
-  return Buffer.concat([
-    message.subarray(0, HEADER),
-    nest(CTA.TUPLE_ORIG, found.get(CTA.TUPLE_ORIG) ?? NOTHING),
-    ...[CTA.ID, CTA.ZONE].flatMap((type) => {
-      const value = found.get(type);
-      return value ? bytes(type, value) : [];
-    }),
-  ]);
 }

@@ -70,7 +70,9 @@ export class Host {
 
   /** The link that the default route leads through; undefined where there is none. */
   async uplink(): Promise<Link | undefined> {
-    const defaults = (await this.routes.list()).filter(({ subnet, link }) => subnet.endsWith("/0") && link !== 0);
+    const defaults = (await this.routes.list()).filter(
+      ({ subnet, link }) => subnet.endsWith("/0") && link !== 0,
+    );
     const [best] = defaults.sort((a, b) => a.metric - b.metric);
     return best && (await this.links.at(best.link));
   }

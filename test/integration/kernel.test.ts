@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer } from "node:net";
-import type { ServedPort } from "../../src/kernel/conntrack.ts";
+import type { ServedPort } from "../../src/kernel/flow.ts";
 import { Host } from "../../src/kernel/host.ts";
 import { KernelError } from "../../src/errors.ts";
 import { run } from "../lab/command.ts";

@@ -560,7 +560,7 @@ describe("macvlan backend on the kernel", () => {
       ],
       "an IPv4 route deleted": ["route", () => ip(`route del 10.1.0.2/32 dev ${SHIM}`)],
       "an IPv6 route deleted": ["route", () => ip(`route del fd01::2/128 dev ${SHIM}`)],
-      "its address deleted": ["addresses", () => ip(`addr del fd01::200/128 dev ${SHIM}`)],
+      "its address deleted": ["address", () => ip(`addr del fd01::200/128 dev ${SHIM}`)],
       "the link set down": ["link", () => ip(`link set ${SHIM} down`)],
       "the link deleted": ["link", () => ip(`link delete ${SHIM}`)],
       "its setting changed": ["sysctl", () => setSysctl(setting, "0")],

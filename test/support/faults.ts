@@ -54,7 +54,7 @@ export class Faults {
 
   #steps(steps: readonly Step[]): Step[] {
     return steps.map((step) => ({
-      what: step.what,
+      ...step,
       apply: () => this.#call(`apply ${step.what}`, () => step.apply()),
       revert: () => this.#call(`revert ${step.what}`, () => step.revert()),
     }));

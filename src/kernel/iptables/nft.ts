@@ -1,8 +1,8 @@
 import { KernelError } from "../../errors.ts";
 import type { Family } from "../../ip.ts";
-import { AF } from "../libc.ts";
 import { Protocol } from "../netlink/binding.ts";
 import { Attributes } from "../netlink/message.ts";
+import { NFGENMSG, nfgenmsg } from "../netlink/nfnetlink.ts";
 import { NetlinkSocket } from "../netlink/socket.ts";
 
 /** linux/netfilter/nfnetlink.h and nf_tables.h. */
@@ -10,8 +10,6 @@ const GETCHAIN = (10 << 8) | 4;
 const GETGEN = (10 << 8) | 16;
 const NFTA_CHAIN = { TABLE: 1, NAME: 3 } as const;
 const NFTA_GEN_ID = 1;
-/** struct nfgenmsg: family, version, resource. */
-const HEADER = 4;
 
 /**
  * Names of the chains of a table of nf_tables, whoever made them.
@@ -19,9 +17,9 @@ const HEADER = 4;
  * @throws {KernelError} if the kernel does not tell
  */
 export async function chainsOf(family: Family, table: string): Promise<string[]> {
-  const everything = Buffer.from([AF[family], 0, 0, 0]);
+  const everything = nfgenmsg(family);
   return (await asking((socket) => socket.dump("nft list chains", GETCHAIN, everything)))
-    .map(({ data }) => new Attributes(data, HEADER))
+    .map(({ data }) => new Attributes(data, NFGENMSG))
     .filter((chain) => chain.text(NFTA_CHAIN.TABLE) === table)
     .map((chain) => chain.text(NFTA_CHAIN.NAME));
 }
@@ -33,8 +31,8 @@ export async function chainsOf(family: Family, table: string): Promise<string[]>
  */
 export async function nftGeneration(): Promise<number> {
   const command = "nft list generation";
-  const [answer] = await asking((socket) => socket.request(command, GETGEN, 0, Buffer.alloc(HEADER)));
-  const number = answer && new Attributes(answer.data, HEADER).get(NFTA_GEN_ID);
+  const [answer] = await asking((socket) => socket.request(command, GETGEN, 0, nfgenmsg()));
+  const number = answer && new Attributes(answer.data, NFGENMSG).get(NFTA_GEN_ID);
   if (!number) throw new KernelError(command, "", "the kernel does not say how often its rules have changed");
   return number.readUInt32BE();
 }

@@ -94,7 +94,8 @@ export function nest(type: number, ...children: Buffer[]): Buffer {
   return attribute(type | NLA_F_NESTED, Buffer.concat(children));
 }
 
-const NOTHING = Buffer.alloc(0);
+/** No payload. */
+export const NOTHING = Buffer.alloc(0);
 
 /**
  * The attributes of a message or of a nest, by type; the last one wins where one repeats. A link has sixty, of which a

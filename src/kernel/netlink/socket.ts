@@ -2,7 +2,7 @@ import type { Protocol } from "./binding.ts";
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../../errors.ts";
 import { SOCK, close, failure, libc, socket } from "../libc.ts";
-import { type NetlinkMessage, netlinkMessage, netlinkMessages } from "./message.ts";
+import { type NetlinkMessage, NOTHING, netlinkMessage, netlinkMessages } from "./message.ts";
 
 /** Flags of a request that makes something which must not be there yet. */
 export const CREATE_EXCLUSIVE = 0x600;
@@ -26,7 +26,6 @@ const STRANGE_ERRNOS: Readonly<Record<number, string>> = { 54: "EXFULL", 76: "EN
 const TOGETHER = 16;
 /** Requests that one answer is enough for. If all of them fail, what is said of each fits the socket's buffer. */
 const DOZENS = 64;
-const NOTHING = Buffer.alloc(0);
 /** How often a list is asked for that has changed each time before its end; then it is taken as it is. */
 const DUMPS = 3;
 /** Bytes that hold any answer, and any piece of a dump (netlink_dump, net/netlink/af_netlink.c). */

@@ -116,7 +116,7 @@ class Victim {
 
   #counted(steps: readonly Step[]): Step[] {
     return steps.map((step) => ({
-      what: step.what,
+      ...step,
       apply: async () => {
         const changed = await step.apply();
         if (changed) this.#count(`apply ${step.what}`);
