@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { Publish } from "./backends/bridge-options.ts";
-import { InvalidError } from "./errors.ts";
+import { InvalidError, firstIssue } from "./errors.ts";
 
 /** Bytes of a socket's path (sun_path, unix(7)) without the zero that ends it: Node cuts off what is beyond. */
 const SOCKET_PATH_BYTES = 107;
@@ -74,6 +74,5 @@ export function readSetting<Setting extends keyof Config>(
   const inherited = environment[variable(setting)];
   const parsed = Config.shape[setting].safeParse(given ?? (inherited === "" ? undefined : inherited));
   if (parsed.success) return parsed.data as Config[Setting];
-  const [issue] = parsed.error.issues;
-  throw new InvalidError(`${flag(setting)} (${variable(setting)}): ${issue?.message ?? "cannot be read"}`);
+  throw new InvalidError(`${flag(setting)} (${variable(setting)}): ${firstIssue(parsed.error).message}`);
 }

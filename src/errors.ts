@@ -1,3 +1,5 @@
+import type * as z from "zod";
+
 /** What kind of failure it was; the reply's `Code`, stable across versions. */
 export type ErrorCode =
   | "invalid"
@@ -71,6 +73,11 @@ export function errnoOf(error: unknown): string {
 /** Whether the kernel answered with one of these errno names. */
 export function isErrno(error: unknown, ...names: string[]): boolean {
   return names.includes(errnoOf(error));
+}
+
+/** What is wrong with what a schema refused, first of all: where, and what. */
+export function firstIssue({ issues: [issue] }: z.ZodError): { path: string; message: string } {
+  return { path: issue?.path.join(".") ?? "", message: issue?.message ?? "cannot be read" };
 }
 
 /** The text of whatever was thrown, on one line, for a message that wraps it. */

@@ -11,6 +11,9 @@ export const FAMILIES: readonly Family[] = [4, 6];
 /** Loopback, which no packet from outside may name (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.3). */
 export const LOOPBACK = { 4: "127.0.0.0/8", 6: "::1/128" } as const;
 
+/** Addresses that mean nothing without their link (RFC 4291, section 2.5.6). */
+export const LINK_LOCAL = "fe80::/10";
+
 /** Bare: a listener's every address, and no sender's (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.2). */
 export const UNSPECIFIED = { 4: "0.0.0.0", 6: "::" } as const;
 
@@ -18,6 +21,11 @@ const RAW = "latin1";
 
 /** The subnet that has every address. */
 export const EVERYWHERE = { 4: "0.0.0.0/0", 6: "::/0" } as const;
+
+/** Whether a subnet is that. The engine's null IPAM driver grants it, and then it has no address to give. */
+export function isEverywhere(subnet: string): boolean {
+  return subnet.endsWith("/0");
+}
 
 /** Whether a bare address is that of its family. */
 export function isUnspecified(address: string): boolean {

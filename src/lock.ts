@@ -80,8 +80,12 @@ export class Limit {
 
   /** Runs `fn` for every item. When one fails, the others are still done; then the first failure is thrown. */
   async each<T>(items: readonly T[], fn: (item: T) => Promise<void>): Promise<void> {
-    const ends = await Promise.allSettled(items.map((item) => this.run(() => fn(item))));
-    const failed = ends.find((end) => end.status === "rejected");
-    if (failed) throw failed.reason;
+    await settled(items.map((item) => this.run(() => fn(item))));
   }
+}
+
+/** Waits for all of them to end, however they do; then throws the first failure, if there is one. */
+export async function settled<T>(operations: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(operations);
+  return await Promise.all(operations);
 }

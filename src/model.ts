@@ -216,11 +216,6 @@ export function pools(network: Network, family: Family): readonly Pool[] {
   return family === 4 ? network.ipv4 : network.ipv6;
 }
 
-/** Whether a subnet is the null IPAM driver's: everything, so nothing. */
-export function isAny(subnet: string): boolean {
-  return subnet.endsWith("/0");
-}
-
 /** What a backend tells the engine to do with the sandbox (JoinResponse of libnetwork). */
 export interface JoinResponse {
   /** The link to move into the sandbox, and how it is called there: prefix and a number. */

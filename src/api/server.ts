@@ -8,7 +8,7 @@ import express, {
 } from "express";
 import type { Logger } from "pino";
 import * as z from "zod";
-import { InvalidError, TsnetError, reason } from "../errors.ts";
+import { InvalidError, TsnetError, firstIssue, reason } from "../errors.ts";
 import type { Method } from "./network-driver.ts";
 
 /** A request of a container with a few thousand published ports is below it. */
@@ -97,10 +97,8 @@ function parse(name: string, schema: z.ZodType, body: unknown): unknown {
   if (body === undefined) throw new UnreadableError("empty request body; nothing was done");
   const parsed = schema.safeParse(body);
   if (parsed.success) return parsed.data;
-  const [issue] = parsed.error.issues;
-  throw new UnreadableError(
-    `${[name, ...(issue?.path ?? [])].join(".")}: ${issue?.message ?? "cannot be read"}`,
-  );
+  const { path, message } = firstIssue(parsed.error);
+  throw new UnreadableError(`${[name, path].filter(Boolean).join(".")}: ${message}`);
 }
 
 function unreadable(log: Logger): ErrorRequestHandler {

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { InvalidError } from "../errors.ts";
-import { FAMILIES, type Family, isIp, parseIp } from "../ip.ts";
+import { FAMILIES, type Family, UNSPECIFIED, isIp, parseIp } from "../ip.ts";
 import type { Network } from "../model.ts";
 import { flag, interfacePrefix, mtu, ruledLinkName, unless } from "./option-types.ts";
 
@@ -28,7 +28,7 @@ export const Publish = z
   })
   .transform((text): PublishDefault => {
     if (text === "loopback") return { 4: "127.0.0.1", 6: "::1" };
-    if (text === "all") return { 4: "0.0.0.0", 6: "::" };
+    if (text === "all") return UNSPECIFIED;
     const { family, address } = parseIp(text);
     return { [family]: address };
   });

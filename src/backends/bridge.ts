@@ -2,7 +2,7 @@ import { ConflictError, InvalidError, TakenError } from "../errors.ts";
 import { type BridgeFacts, type GatewayMode, absentRules, bridgeRules } from "../firewall/bridge-rules.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
-import { FAMILIES, type Family } from "../ip.ts";
+import { FAMILIES, type Family, UNSPECIFIED, isEverywhere } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Knowledge } from "../knowledge.ts";
 import { BRIDGE_PORTS, adoptedBridge, bridgeAddress, bridgeLink, vethPair } from "../steps/bridge.ts";
@@ -19,7 +19,6 @@ import {
   type PortBinding,
   type PublishedPort,
   bareAddresses,
-  isAny,
   pools,
 } from "../model.ts";
 import { bridgeMac, bridgeName, containerEnd, hostEnd, linkAlias, ruleComment } from "../names.ts";
@@ -260,7 +259,7 @@ export class BridgeBackend implements Backend<BridgeOptions, Found> {
   #publishing(network: BridgeNet): Publishing {
     const { publish, "com.docker.network.bridge.host_binding_ipv4": binding } = network.options;
     // As the engine has it: an address for IPv4 means that nothing is published for IPv6, unless that is said as well.
-    const others = publish ?? (binding === "0.0.0.0" ? { 6: "::" } : {});
+    const others = publish ?? (binding === UNSPECIFIED[4] ? { 6: UNSPECIFIED[6] } : {});
     return {
       bridge: bridgeOf(network),
       defaultAddress: binding === undefined ? (publish ?? this.#publishDefault) : { ...others, 4: binding },
@@ -333,7 +332,7 @@ function bordersOf(network: BridgeNet): Border[] {
     const translates =
       options["com.docker.network.bridge.enable_ip_masquerade"] && modeOf(network, family) === "nat";
     const subnets = internal || translates ? pools(network, family).map(({ subnet }) => subnet) : [];
-    return subnets.filter((subnet) => !isAny(subnet)).map((subnet) => ({ subnet, closed: internal }));
+    return subnets.filter((subnet) => !isEverywhere(subnet)).map((subnet) => ({ subnet, closed: internal }));
   });
 }
 
@@ -348,7 +347,7 @@ function familyRules(network: BridgeNet, family: Family): Rule[] {
   if (subnets.length === 0) return absentRules(owner, found.adopted);
   const hostAddress = options[`com.docker.network.host_ipv${family}`];
   const facts: BridgeFacts = {
-    subnets: subnets.filter((subnet) => !isAny(subnet)),
+    subnets: subnets.filter((subnet) => !isEverywhere(subnet)),
     internal: network.internal,
     icc: options["com.docker.network.bridge.enable_icc"],
     masquerade: options["com.docker.network.bridge.enable_ip_masquerade"],

@@ -1,13 +1,5 @@
-import { FAMILIES, bare, contains } from "../ip.ts";
-import {
-  type Endpoint,
-  type JoinResponse,
-  type Network,
-  type Pool,
-  addressOf,
-  isAny,
-  pools,
-} from "../model.ts";
+import { FAMILIES, bare, contains, isEverywhere } from "../ip.ts";
+import { type Endpoint, type JoinResponse, type Network, type Pool, addressOf, pools } from "../model.ts";
 
 /** Bare addresses of an endpoint's gateways, and what the engine must be told where there is none. */
 export type Gateways = Pick<JoinResponse, "gateway" | "gatewayIPv6" | "withoutGateway">;
@@ -32,7 +24,7 @@ export function subnetsBeside(
   const onLink = FAMILIES.flatMap((family) => {
     const address = addressOf(endpoint, family);
     const subnets = pools(network, family).map(({ subnet }) => subnet);
-    return address ? subnets.filter((subnet) => !isAny(subnet) && !contains(subnet, address)) : [];
+    return address ? subnets.filter((subnet) => !isEverywhere(subnet) && !contains(subnet, address)) : [];
   });
   return onLink.length > 0 ? { onLink } : {};
 }

@@ -1,6 +1,6 @@
 import type { Logger } from "pino";
 import type * as z from "zod";
-import { InvalidError, TsnetError } from "../errors.ts";
+import { InvalidError, TsnetError, firstIssue } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Knowledge } from "../knowledge.ts";
@@ -93,6 +93,6 @@ export function parseOptions(
   );
   // On record an option that was given as nothing is none.
   if (parsed.success) return { name, backend, options: JSON.parse(JSON.stringify(parsed.data)) as unknown };
-  const [issue] = parsed.error.issues;
-  throw new InvalidError(`option ${issue?.path.join(".") ?? ""} ${issue?.message ?? "cannot be read"}`);
+  const { path, message } = firstIssue(parsed.error);
+  throw new InvalidError(`option ${path} ${message}`);
 }

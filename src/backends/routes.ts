@@ -1,8 +1,8 @@
 import { ConflictError, InvalidError, TakenError } from "../errors.ts";
-import { overlaps, parseCidr } from "../ip.ts";
+import { isEverywhere, overlaps, parseCidr } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Route } from "../kernel/route.ts";
-import { type Network, isAny } from "../model.ts";
+import { type Network } from "../model.ts";
 
 /**
  * Longest prefix of a route that may have a network's subnet within it. A VPN's routes to half of the Internet, or to
@@ -59,7 +59,7 @@ export async function mustLeaveRoutes(
 
 /** A network's subnets, but for the null IPAM driver's. */
 function subnetsOf({ ipv4, ipv6 }: Pick<Network, "ipv4" | "ipv6">): string[] {
-  return [...ipv4, ...ipv6].map(({ subnet }) => subnet).filter((subnet) => !isAny(subnet));
+  return [...ipv4, ...ipv6].map(({ subnet }) => subnet).filter((subnet) => !isEverywhere(subnet));
 }
 
 /**

@@ -1,8 +1,8 @@
 import type { Firewall } from "../firewall/firewall.ts";
 import { sharedRule } from "../firewall/port-rules.ts";
 import type { Rule } from "../firewall/rule.ts";
-import { FAMILIES, type Family } from "../ip.ts";
-import { type Endpoint, addressOf, isAny, pools } from "../model.ts";
+import { FAMILIES, type Family, isEverywhere } from "../ip.ts";
+import { type Endpoint, addressOf, pools } from "../model.ts";
 import { ruleComment } from "../names.ts";
 import { type Step, untilLast } from "../step.ts";
 import type { State } from "../store/state.ts";
@@ -59,7 +59,7 @@ export class Siblings {
     return others.flatMap((sibling) => {
       const other = this.#state.network(sibling.network);
       const subnets = other ? pools(other, family).map(({ subnet }) => subnet) : [];
-      return subnets.filter((subnet) => !isAny(subnet));
+      return subnets.filter((subnet) => !isEverywhere(subnet));
     });
   }
 }

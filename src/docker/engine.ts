@@ -1,7 +1,7 @@
 import { Agent, request } from "node:http";
 import { Socket } from "node:net";
 import * as z from "zod";
-import { TsnetError, reason } from "../errors.ts";
+import { TsnetError, firstIssue, reason } from "../errors.ts";
 import type { EngineBridge } from "../firewall/layout.ts";
 
 /** Milliseconds the engine may take for a whole answer: whoever asks asks again later. */
@@ -152,8 +152,8 @@ export class Engine {
       if (status !== 200) throw new Error(Failure.safeParse(answer).data?.message ?? `status ${status}`);
       const parsed = schema.safeParse(answer);
       if (parsed.success) return parsed.data;
-      const [issue] = parsed.error.issues;
-      throw new Error(`no answer of an engine's: ${[...(issue?.path ?? []), issue?.message].join(": ")}`);
+      const { path: where, message } = firstIssue(parsed.error);
+      throw new Error(`no answer of an engine's: ${where}: ${message}`);
     } catch (cause) {
       throw new TsnetError("docker", `GET ${path}: ${reason(cause)}`, { cause });
     }

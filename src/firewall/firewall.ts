@@ -1,6 +1,7 @@
 import { FAMILIES, type Family } from "../ip.ts";
 import { IptablesVariant } from "../kernel/iptables/variant.ts";
 import { Iptables } from "../kernel/iptables/iptables.ts";
+import { settled } from "../lock.ts";
 import type { Step } from "../step.ts";
 import { FamilyRules } from "./family.ts";
 import type { Firewalld } from "./firewalld/firewalld.ts";
@@ -139,15 +140,13 @@ export class Firewall {
     rules: readonly Rule[],
     act: (mine: FamilyRules, rules: readonly Rule[]) => Promise<boolean>,
   ): Promise<boolean> {
-    const ends = await Promise.allSettled(
+    const changed = await settled(
       FAMILIES.map(async (family) => {
         const some = rules.filter((rule) => rule.family === family);
         return some.length > 0 && (await act(this.#families[family], some));
       }),
     );
-    const failed = ends.find((end) => end.status === "rejected");
-    if (failed) throw failed.reason;
-    return ends.some((end) => end.status === "fulfilled" && end.value);
+    return changed.includes(true);
   }
 }
 

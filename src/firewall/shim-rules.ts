@@ -1,4 +1,4 @@
-import type { Family } from "../ip.ts";
+import { type Family, LINK_LOCAL } from "../ip.ts";
 import { CHAINS, NOT_PUBLISHED } from "./layout.ts";
 import { type Chain, type Rule, ruleMaker } from "./rule.ts";
 
@@ -19,7 +19,7 @@ export function shimRules(shim: string, family: Family, comment: string): Rule[]
   const drop = (chain: Chain, match: string) => rule(chain, match, "DROP");
   return [
     drop(CHAINS.arriving, `-i ${shim} -m rpfilter --invert`),
-    ...(family === 6 ? [drop(CHAINS.arriving, `-s fe80::/10 -d ff00::/8 -i ${shim}`)] : []),
+    ...(family === 6 ? [drop(CHAINS.arriving, `-s ${LINK_LOCAL} -d ff00::/8 -i ${shim}`)] : []),
     ...[CHAINS.bridges, CHAINS.known].flatMap((chain) => [
       drop(chain, `-i ${shim} ${NOT_PUBLISHED}`),
       drop(chain, `-o ${shim} ${NOT_PUBLISHED}`),

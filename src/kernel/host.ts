@@ -3,6 +3,7 @@ import { Conntrack } from "./conntrack.ts";
 import { LinkRemover } from "./link-remover.ts";
 import { type Link, Links } from "./link.ts";
 import { isErrno } from "../errors.ts";
+import { isEverywhere } from "../ip.ts";
 import { LEAVING_GROUP } from "../names.ts";
 import { Neighbours } from "./neighbour.ts";
 import { Routes } from "./route.ts";
@@ -71,7 +72,7 @@ export class Host {
   /** The link that the default route leads through; undefined where there is none. */
   async uplink(): Promise<Link | undefined> {
     const defaults = (await this.routes.list()).filter(
-      ({ subnet, link }) => subnet.endsWith("/0") && link !== 0,
+      ({ subnet, link }) => isEverywhere(subnet) && link !== 0,
     );
     const [best] = defaults.sort((a, b) => a.metric - b.metric);
     return best && (await this.links.at(best.link));

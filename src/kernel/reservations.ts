@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { ConflictError, isErrno } from "../errors.ts";
-import { bracketed, contains, isUnspecified, parseIp } from "../ip.ts";
+import { LINK_LOCAL, bracketed, contains, isUnspecified, parseIp } from "../ip.ts";
 import { type HostPort, boundSocket, portOf } from "./bound-socket.ts";
 import { close } from "./libc.ts";
 import type { Admitted } from "./socket-filter.ts";
@@ -9,9 +9,6 @@ import { portOwner } from "./socket-owner.ts";
 
 /** Stands for the socket where the kernel has none of that protocol. */
 const NO_SOCKET = -1;
-
-/** IPv6 addresses that mean nothing without their link (RFC 4291, section 2.5.6). */
-const LINK_LOCAL = "fe80::/10";
 
 interface Owned extends HostPort {
   readonly owner: string;

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import { ConflictError, KernelError } from "../errors.ts";
-import { EVERYWHERE, FAMILIES, type Family, bare, parseCidr } from "../ip.ts";
+import { EVERYWHERE, FAMILIES, type Family, bare, isEverywhere, parseCidr } from "../ip.ts";
 import { announce } from "../kernel/announce.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
@@ -104,7 +104,7 @@ async function look(
   { name, index, lower }: Link,
   { seen, remember }: Joined,
 ): Promise<void> {
-  const defaults = (await inside.routes.list()).filter(({ subnet }) => subnet.endsWith("/0"));
+  const defaults = (await inside.routes.list()).filter(({ subnet }) => isEverywhere(subnet));
   const leads = FAMILIES.filter((family) => {
     const ways = defaults.filter(({ subnet }) => subnet === EVERYWHERE[family]);
     // The engine sets it after it has brought up the link.

@@ -1,5 +1,5 @@
 import { ConflictError } from "../errors.ts";
-import { hostSubnet, parseIp } from "../ip.ts";
+import { LINK_LOCAL, bare, contains, hostSubnet, parseIp } from "../ip.ts";
 import { HOST_AUX } from "../model.ts";
 import type { Step } from "../step.ts";
 import type { Host } from "../kernel/host.ts";
@@ -72,7 +72,9 @@ export function exactAddresses(host: Host, link: string, wanted: () => Promise<r
       const there = await host.links.get(link);
       if (!there) return false;
       const [now, want] = await Promise.all([host.addresses.list(), wanted()]);
-      const have = now.filter(({ index, cidr }) => index === there.index && !cidr.startsWith("fe80:"));
+      const have = now.filter(
+        ({ index, cidr }) => index === there.index && !contains(LINK_LOCAL, bare(cidr)),
+      );
       const surplus = have.filter(({ cidr }) => !want.includes(cidr));
       for (const { cidr } of surplus) await host.addresses.delete(there, cidr);
       let changed = surplus.length > 0;

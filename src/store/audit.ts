@@ -1,5 +1,5 @@
 import type * as z from "zod";
-import { reason } from "../errors.ts";
+import { firstIssue, reason } from "../errors.ts";
 import { bracketed } from "../ip.ts";
 import { Endpoint, Network, bareAddresses } from "../model.ts";
 import { keyOf } from "./keys.ts";
@@ -38,8 +38,8 @@ export function problems(records: Records, backends: readonly string[]): string[
 function attempt<T>(schema: z.ZodType<T>, value: unknown): T | string {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const [issue] = parsed.error.issues;
-  return `${issue?.path.join(".") ?? ""}: ${reason(issue?.message)}`;
+  const { path, message } = firstIssue(parsed.error);
+  return `${path}: ${reason(message)}`;
 }
 
 /** Ids, addresses and host ports that two endpoints have. */

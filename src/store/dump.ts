@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { InvalidError, reason } from "../errors.ts";
+import { InvalidError, firstIssue, reason } from "../errors.ts";
 import { problems } from "./audit.ts";
 import { type Records, VERSION, migrate } from "./migration.ts";
 
@@ -25,8 +25,8 @@ export function formatDump(records: Records): string {
 export function parseDump(text: string, backends: readonly string[]): Records {
   const parsed = Dump.safeParse(json(text));
   if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new InvalidError(`not an export of tsnet: ${issue?.path.join(".") ?? ""}: ${issue?.message ?? ""}`);
+    const { path, message } = firstIssue(parsed.error);
+    throw new InvalidError(`not an export of tsnet: ${path}: ${message}`);
   }
   const { version, records } = parsed.data;
   if (version > VERSION)

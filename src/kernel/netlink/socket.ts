@@ -1,6 +1,7 @@
 import type { Protocol } from "./binding.ts";
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../../errors.ts";
+import { settled } from "../../lock.ts";
 import { SOCK, close, failure, libc, socket } from "../libc.ts";
 import { type NetlinkMessage, NOTHING, netlinkMessage, netlinkMessages } from "./message.ts";
 
@@ -97,8 +98,7 @@ export class NetlinkSocket {
       const payload = silent.pop() ?? NOTHING;
       asked.push(this.#ask({ command, type, flags: 0, payload, silent, keep: () => false }));
     }
-    const failed = (await Promise.allSettled(asked)).find(({ status }) => status === "rejected");
-    if (failed) throw (failed as PromiseRejectedResult).reason;
+    await settled(asked);
   }
 
   /**
