@@ -6,8 +6,9 @@ import { networkDriver } from "./api/network-driver.ts";
 import { createServer } from "./api/server.ts";
 import { createBackends } from "./backends/index.ts";
 import { Publisher } from "./backends/publisher.ts";
-import { CatchUp } from "./docker/catch-up.ts";
+import type { Config } from "./config.ts";
 import { EngineBridges } from "./docker/bridges.ts";
+import { CatchUp } from "./docker/catch-up.ts";
 import { EngineWatch } from "./docker/engine-watch.ts";
 import { Engine } from "./docker/engine.ts";
 import { Driver } from "./driver.ts";
@@ -23,7 +24,6 @@ import { DirectoryLock } from "./store/directory-lock.ts";
 import { currentBoot } from "./store/state-directory.ts";
 import { State } from "./store/state.ts";
 import { Store } from "./store/store.ts";
-import type { Config } from "./config.ts";
 
 const V8_FLAGS = [
   // Else garbage grows to several times what is in use: 200 MB after a thousand containers, not 130.

@@ -3,15 +3,11 @@ import { type BridgeFacts, type GatewayMode, absentRules, bridgeRules } from "..
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Rule } from "../firewall/rule.ts";
 import { FAMILIES, type Family, UNSPECIFIED, isEverywhere } from "../ip.ts";
-import type { Host } from "../kernel/host.ts";
-import type { Knowledge } from "../knowledge.ts";
-import { BRIDGE_PORTS, adoptedBridge, bridgeAddress, bridgeLink, vethPair } from "../steps/bridge.ts";
 import type { Border } from "../kernel/conntrack.ts";
+import type { Host } from "../kernel/host.ts";
 import { isRemoved } from "../kernel/sandbox.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
-import { ownFlows } from "../steps/flows.ts";
-import { sysctl } from "../steps/setting.ts";
-import { leastMtu, mustCarryIpv6, ruleFamilies } from "./ipv6.ts";
+import type { Knowledge } from "../knowledge.ts";
 import {
   type Endpoint,
   type JoinResponse,
@@ -23,10 +19,14 @@ import {
 } from "../model.ts";
 import { bridgeMac, bridgeName, containerEnd, hostEnd, linkAlias, ruleComment } from "../names.ts";
 import type { Step } from "../step.ts";
+import { BRIDGE_PORTS, adoptedBridge, bridgeAddress, bridgeLink, vethPair } from "../steps/bridge.ts";
+import { ownFlows } from "../steps/flows.ts";
+import { sysctl } from "../steps/setting.ts";
 import type { State } from "../store/state.ts";
 import type { Backend, GatewayNeed } from "./backend.ts";
 import { BridgeOptions, type PublishDefault, mustFit } from "./bridge-options.ts";
 import { gatewaysOf, subnetsBeside } from "./gateways.ts";
+import { leastMtu, mustCarryIpv6, ruleFamilies } from "./ipv6.ts";
 import type { Publishing } from "./port-choice.ts";
 import type { Publisher } from "./publisher.ts";
 import { mustBeAssignable, mustLeaveRoutes } from "./routes.ts";

@@ -4,9 +4,6 @@ import { FAMILIES, type Family, bare, contains, hostSubnet, parseCidr } from "..
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
-import { linkUp, shimLink } from "../steps/shim.ts";
-import { exactAddresses, hostRoute, neighbourEntry } from "../steps/route.ts";
-import { sysctl } from "../steps/setting.ts";
 import {
   type Endpoint,
   HOST_AUX,
@@ -18,6 +15,9 @@ import {
 } from "../model.ts";
 import { linkAlias, privateParentName, ruleComment, shimMac, shimName } from "../names.ts";
 import { type Step, untilLast } from "../step.ts";
+import { exactAddresses, hostRoute, neighbourEntry } from "../steps/route.ts";
+import { sysctl } from "../steps/setting.ts";
+import { linkUp, shimLink } from "../steps/shim.ts";
 import type { State } from "../store/state.ts";
 
 /** Of arp_ignore: an address is answered for on a link that has it, and on no other. */

@@ -9,9 +9,9 @@ import type { State } from "../store/state.ts";
 import type { Backend } from "./backend.ts";
 import { BridgeOptions, type PublishDefault } from "./bridge-options.ts";
 import { BridgeBackend } from "./bridge.ts";
-import type { Publisher } from "./publisher.ts";
 import { MacvlanOptions } from "./macvlan-options.ts";
 import { MacvlanBackend } from "./macvlan.ts";
+import type { Publisher } from "./publisher.ts";
 
 /** Every backend by the name that `-o backend=` takes, with its options. A new one is added here and below. */
 export const OPTIONS = { bridge: BridgeOptions, macvlan: MacvlanOptions } as const;

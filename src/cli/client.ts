@@ -1,6 +1,6 @@
-import { Command } from "commander";
 import { request } from "node:http";
 import { text } from "node:stream/consumers";
+import { Command } from "commander";
 import { readSetting } from "../config.ts";
 import { TsnetError, isErrno, reason } from "../errors.ts";
 import { withSetting } from "./setting.ts";

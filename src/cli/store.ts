@@ -1,14 +1,14 @@
-import { Command } from "commander";
 import { readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { Command } from "commander";
 import { OPTIONS } from "../backends/index.ts";
 import { readSetting } from "../config.ts";
 import { ConflictError, InvalidError, TsnetError, reason } from "../errors.ts";
-import { withSetting } from "./setting.ts";
 import { problems } from "../store/audit.ts";
 import { DirectoryLock } from "../store/directory-lock.ts";
 import { formatDump, parseDump } from "../store/dump.ts";
 import { currentBoot, mustSurvive, readStore, replaceStore } from "../store/state-directory.ts";
 import type { StoreFile } from "../store/store-file.ts";
+import { withSetting } from "./setting.ts";
 
 const BACKENDS = Object.keys(OPTIONS);
 

@@ -1,6 +1,6 @@
 import { FAMILIES, type Family } from "../ip.ts";
-import { IptablesVariant } from "../kernel/iptables/variant.ts";
 import { Iptables } from "../kernel/iptables/iptables.ts";
+import { IptablesVariant } from "../kernel/iptables/variant.ts";
 import { settled } from "../lock.ts";
 import type { Step } from "../step.ts";
 import { FamilyRules } from "./family.ts";

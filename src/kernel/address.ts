@@ -2,8 +2,8 @@ import { isErrno } from "../errors.ts";
 import { type ParsedCidr, formatIp, ipBytes, parseCidr } from "../ip.ts";
 import { AF } from "./libc.ts";
 import { Attributes, bytes, u32 } from "./netlink/message.ts";
-import { CREATE_EXCLUSIVE } from "./netlink/socket.ts";
 import { RTM, type Rtnetlink } from "./netlink/rtnetlink.ts";
+import { CREATE_EXCLUSIVE } from "./netlink/socket.ts";
 
 const IFA = { ADDRESS: 1, LOCAL: 2, BROADCAST: 4, FLAGS: 8 } as const;
 /**

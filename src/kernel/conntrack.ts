@@ -1,4 +1,3 @@
-import { Protocol } from "./netlink/binding.ts";
 import { isErrno } from "../errors.ts";
 import {
   FAMILIES,
@@ -13,6 +12,7 @@ import {
 } from "../ip.ts";
 import { PROTOCOL_NUMBERS } from "../model.ts";
 import { CT_DELETE, CT_GET, type Flow, type ServedPort, allOf, listsOf, nameOf, parseFlow } from "./flow.ts";
+import { Protocol } from "./netlink/binding.ts";
 import type { NetlinkMessage } from "./netlink/message.ts";
 import { NetlinkSocket } from "./netlink/socket.ts";
 import { readSysctl } from "./sysctl.ts";

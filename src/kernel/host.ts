@@ -1,13 +1,13 @@
+import { isErrno } from "../errors.ts";
+import { isEverywhere } from "../ip.ts";
+import { LEAVING_GROUP } from "../names.ts";
 import { Addresses } from "./address.ts";
 import { Conntrack } from "./conntrack.ts";
 import { LinkRemover } from "./link-remover.ts";
 import { type Link, Links } from "./link.ts";
-import { isErrno } from "../errors.ts";
-import { isEverywhere } from "../ip.ts";
-import { LEAVING_GROUP } from "../names.ts";
 import { Neighbours } from "./neighbour.ts";
-import { Routes } from "./route.ts";
 import { type KernelEvent, Rtnetlink } from "./netlink/rtnetlink.ts";
+import { Routes } from "./route.ts";
 
 /** The network namespace the daemon runs in, which must be the engine's. */
 export class Host {

@@ -1,5 +1,5 @@
-import koffi from "koffi";
 import { getSystemErrorName } from "node:util";
+import koffi from "koffi";
 import { KernelError } from "../errors.ts";
 
 /** The C library, for system calls that Node has no function for. */

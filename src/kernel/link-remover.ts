@@ -1,9 +1,9 @@
-import { Protocol } from "./netlink/binding.ts";
 import { isErrno } from "../errors.ts";
 import { LEAVING_GROUP } from "../names.ts";
 import { deleteGroupPayload } from "./link.ts";
-import { NetlinkSocket } from "./netlink/socket.ts";
+import { Protocol } from "./netlink/binding.ts";
 import { RTM } from "./netlink/rtnetlink.ts";
+import { NetlinkSocket } from "./netlink/socket.ts";
 
 /**
  * Deletes links beside the requests. The kernel waits for grace periods before it answers (rcu_barrier in

@@ -3,8 +3,8 @@ import { macBytes } from "../mac.ts";
 import { Remembered } from "../remembered.ts";
 import { AF } from "./libc.ts";
 import { Attributes, bytes, nest, text, u16, u32, u8 } from "./netlink/message.ts";
-import { CREATE_EXCLUSIVE } from "./netlink/socket.ts";
 import { IFINFOMSG, RTM, type Rtnetlink } from "./netlink/rtnetlink.ts";
+import { CREATE_EXCLUSIVE } from "./netlink/socket.ts";
 
 /** Attributes of a link, linux/if_link.h. */
 const IFLA = {

@@ -3,8 +3,8 @@ import { formatIp, ipBytes, parseIp } from "../ip.ts";
 import { macBytes } from "../mac.ts";
 import { AF } from "./libc.ts";
 import { Attributes, bytes, u8 } from "./netlink/message.ts";
-import { CREATE_OR_REPLACE } from "./netlink/socket.ts";
 import { IFINFOMSG, RTM, RTPROT_TSNET, type Rtnetlink } from "./netlink/rtnetlink.ts";
+import { CREATE_OR_REPLACE } from "./netlink/socket.ts";
 
 const NDA = { DST: 1, LLADDR: 2, PROTOCOL: 12 } as const;
 /** Never asked for again (linux/neighbour.h). */

@@ -2,8 +2,8 @@ import { isErrno } from "../errors.ts";
 import { type Family, UNSPECIFIED, bare, formatIp, hostSubnet, ipBytes, parseCidr } from "../ip.ts";
 import { AF } from "./libc.ts";
 import { Attributes, bytes, u32 } from "./netlink/message.ts";
-import { CREATE_OR_REPLACE } from "./netlink/socket.ts";
 import { RTM, RTPROT_TSNET, type Rtnetlink } from "./netlink/rtnetlink.ts";
+import { CREATE_OR_REPLACE } from "./netlink/socket.ts";
 
 const RTA = { DST: 1, SRC: 2, OIF: 4, GATEWAY: 5, PRIORITY: 6, PREFSRC: 7, TABLE: 15 } as const;
 const RT_TABLE_MAIN = 254;

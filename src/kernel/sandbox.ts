@@ -3,9 +3,9 @@ import { dirname } from "node:path";
 import { KernelError, errnoOf, isErrno } from "../errors.ts";
 import { Addresses } from "./address.ts";
 import { Links } from "./link.ts";
+import { Rtnetlink } from "./netlink/rtnetlink.ts";
 import { inNetns } from "./netns.ts";
 import { Routes } from "./route.ts";
-import { Rtnetlink } from "./netlink/rtnetlink.ts";
 import { writeSysctl } from "./sysctl.ts";
 
 /** The inside of a container's network namespace. */

@@ -1,8 +1,8 @@
 import { bare } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import { ownNeighbour } from "../kernel/neighbour.ts";
-import { parseRoute } from "../kernel/route.ts";
 import { type KernelEvent, RTM } from "../kernel/netlink/rtnetlink.ts";
+import { parseRoute } from "../kernel/route.ts";
 
 /** A route or a neighbour entry that tsnet made for an endpoint's address. */
 export interface OwnEntry {

@@ -1,11 +1,11 @@
 import type { Driver } from "../driver.ts";
 import type { Host } from "../kernel/host.ts";
 import { type Link, macvlanLower } from "../kernel/link.ts";
-import { type OwnEntry, lostAddress, ownEntries } from "./own-entries.ts";
 import type { KernelEvent } from "../kernel/netlink/rtnetlink.ts";
 import { type Endpoint, type Network, lanAddresses } from "../model.ts";
 import type { LinkOwner } from "../names.ts";
 import type { State } from "../store/state.ts";
+import { type OwnEntry, lostAddress, ownEntries } from "./own-entries.ts";
 
 /** Whom a kernel event concerns beyond the owner of the link it is about: networks that sit on a link of the host's. */
 export class ParentWatch {

@@ -5,18 +5,18 @@ import type { Firewall } from "../firewall/firewall.ts";
 import type { LinkAddress } from "../kernel/address.ts";
 import type { Host } from "../kernel/host.ts";
 import { type Link, parseLink } from "../kernel/link.ts";
-import { type Route, parseRoute } from "../kernel/route.ts";
 import { type KernelEvent, RTM } from "../kernel/netlink/rtnetlink.ts";
+import { type Route, parseRoute } from "../kernel/route.ts";
 import { Limit } from "../lock.ts";
 import type { Endpoint } from "../model.ts";
 import { LEAVING_GROUP, type LinkOwner, isContainerEnd, ownerOf } from "../names.ts";
+import type { State } from "../store/state.ts";
 import { Health } from "./health.ts";
 import { ParentWatch } from "./parent-watch.ts";
 import { PlanRepair } from "./plan-repair.ts";
 import { RuleRepair } from "./rule-repair.ts";
 import { Schedule } from "./schedule.ts";
 import { Sweep } from "./sweep.ts";
-import type { State } from "../store/state.ts";
 
 /** Milliseconds between two looks at everything. */
 const INTERVAL_MS = 60_000;

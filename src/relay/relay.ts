@@ -1,6 +1,6 @@
 import { type Server, type Socket, connect, createServer } from "node:net";
-import { DescriptorBudget } from "./descriptors.ts";
 import { duplicate, failure } from "../kernel/libc.ts";
+import { DescriptorBudget } from "./descriptors.ts";
 import { OwnAddresses } from "./own-addresses.ts";
 import { type Carried, type Shared, UdpRelay } from "./udp-relay.ts";
 

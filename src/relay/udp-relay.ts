@@ -2,10 +2,10 @@ import { type RemoteInfo, type Socket, createSocket } from "node:dgram";
 import { KernelError } from "../errors.ts";
 import { type Family, UNSPECIFIED, isIp, isUnspecified, parseIp } from "../ip.ts";
 import { type HostPort, boundSocket } from "../kernel/bound-socket.ts";
-import type { DescriptorBudget } from "./descriptors.ts";
-import { type OwnAddresses, clientsAsk } from "./own-addresses.ts";
 import type { Admitted } from "../kernel/socket-filter.ts";
 import { setOption } from "../kernel/socket-option.ts";
+import type { DescriptorBudget } from "./descriptors.ts";
+import { type OwnAddresses, clientsAsk } from "./own-addresses.ts";
 
 /**
  * A client between which and the container nothing went for so long is forgotten (nf_conntrack_udp_timeout_stream is as

@@ -1,12 +1,12 @@
 import { ConflictError, KernelError, isErrno } from "../errors.ts";
 import { bare, hostSubnet, neighbourOf, subnetOf } from "../ip.ts";
-import { LINK_GROUP, containerEnd, hostEnd, hostEndMac, linkAlias } from "../names.ts";
-import type { Applied, Step } from "../step.ts";
 import { announce } from "../kernel/announce.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link, NewLink } from "../kernel/link.ts";
 import { home } from "../kernel/netns.ts";
 import type { Route } from "../kernel/route.ts";
+import { LINK_GROUP, containerEnd, hostEnd, hostEndMac, linkAlias } from "../names.ts";
+import type { Applied, Step } from "../step.ts";
 import { discardOwn, mark, mustBeOurs, nameBack, setDiffering } from "./own-link.ts";
 
 /** Ports that a bridge can have (BR_MAX_PORTS, net/bridge/br_private.h). */

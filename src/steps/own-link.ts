@@ -1,8 +1,8 @@
 import { ConflictError } from "../errors.ts";
-import { LEAVING_GROUP, LINK_GROUP, ownerOf } from "../names.ts";
 import type { Host } from "../kernel/host.ts";
-import type { Step } from "../step.ts";
 import type { Link, LinkKind, LinkSettings, Links } from "../kernel/link.ts";
+import { LEAVING_GROUP, LINK_GROUP, ownerOf } from "../names.ts";
+import type { Step } from "../step.ts";
 
 /**
  * A link that carries our name but not our mark is not ours to change.

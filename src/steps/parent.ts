@@ -1,10 +1,10 @@
 import { KernelError, isErrno } from "../errors.ts";
 import { LINK_LOCAL, bare, contains } from "../ip.ts";
+import type { Host } from "../kernel/host.ts";
+import type { Link } from "../kernel/link.ts";
 import { isMulticast } from "../mac.ts";
 import { LEAVING_GROUP, LINK_GROUP } from "../names.ts";
 import type { Step } from "../step.ts";
-import type { Host } from "../kernel/host.ts";
-import type { Link } from "../kernel/link.ts";
 import { hasGone } from "./gone.ts";
 import { discardOwn, isForeign, mark, mustBeOurs, setDiffering } from "./own-link.ts";
 

@@ -1,9 +1,9 @@
 import { ConflictError } from "../errors.ts";
 import { LINK_LOCAL, bare, contains, hostSubnet, parseIp } from "../ip.ts";
-import { HOST_AUX } from "../model.ts";
-import type { Step } from "../step.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Route } from "../kernel/route.ts";
+import { HOST_AUX } from "../model.ts";
+import type { Step } from "../step.ts";
 
 /** A container that the host reaches through a link of its own. */
 export interface HostRouteSpec {

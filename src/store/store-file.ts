@@ -1,4 +1,3 @@
-import { type Database, type RootDatabase, open } from "lmdb";
 import {
   type Stats,
   closeSync,
@@ -11,6 +10,7 @@ import {
   statSync,
 } from "node:fs";
 import { dirname } from "node:path";
+import { type Database, type RootDatabase, open } from "lmdb";
 import { TsnetError, isErrno } from "../errors.ts";
 import { type Contents, readLmdb } from "./lmdb-file.ts";
 import { DamageError, must } from "./lmdb-page.ts";

@@ -1,5 +1,5 @@
-import { Command, InvalidArgumentError } from "commander";
 import { writeFile } from "node:fs/promises";
+import { Command, InvalidArgumentError } from "commander";
 import { install } from "../lab/debian.ts";
 import { type EngineLine, parseEngineLine } from "../lab/engines.ts";
 import type { Comparison } from "./comparison.ts";

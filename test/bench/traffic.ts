@@ -1,5 +1,5 @@
-import { fileURLToPath } from "node:url";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { LabError } from "../lab/command.ts";
 import { type Place, Server, runIn } from "./place.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { onNewestEngine } from "../e2e/newest-engine.ts";
 import { interfaces } from "../e2e/interfaces.ts";
 import { Lan, PARENT } from "../e2e/lan.ts";
+import { onNewestEngine } from "../e2e/newest-engine.ts";
 import { pings } from "../e2e/packets.ts";
 import { endPowerCycles, powerCycle } from "../e2e/power.ts";
 import { until } from "../e2e/until.ts";

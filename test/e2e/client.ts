@@ -1,6 +1,6 @@
 import type { ChildProcess } from "node:child_process";
-import type { Answerers } from "./answers.ts";
 import type { LabHost } from "../lab/host.ts";
+import type { Answerers } from "./answers.ts";
 import { until } from "./until.ts";
 
 /**

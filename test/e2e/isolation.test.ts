@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
+import { until } from "../support/until.ts";
 import { Answerers, type Question, ask } from "./answers.ts";
 import { withBridgeNetfilter } from "./bridge-netfilter.ts";
 import { onEachEngine } from "./each-engine.ts";
 import { EVERYTHING, type Target, countArrivals, pings, send } from "./packets.ts";
 import { type Subnets, subnets } from "./site.ts";
-import { until } from "../support/until.ts";
 
 const PROGRAMS = ["iptables", "ip6tables"] as const;
 /** Host ports that containers publish. */

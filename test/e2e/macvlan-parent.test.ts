@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
+import { NEWEST } from "../lab/engines.ts";
 import { addresses, defaultRoutes, interfaces, link } from "./interfaces.ts";
 import { type Neighbour, PARENT, addressed, lanAddress, reach } from "./lan.ts";
-import { NEWEST } from "../lab/engines.ts";
 import { onLan } from "./on-lan.ts";
 import { pings } from "./packets.ts";
 import { until } from "./until.ts";

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { install } from "../lab/debian.ts";
+import { NEWEST } from "../lab/engines.ts";
 import { LabHost } from "../lab/host.ts";
 import { BOX } from "../lab/image.ts";
 import { Underlay } from "../lab/underlay.ts";
 import { engineOrSkip } from "../support/engine-or-skip.ts";
-import { NEWEST } from "../lab/engines.ts";
 import { until } from "./until.ts";
 
 /** On a host of its own: elsewhere tsnet runs beside the engine. */

@@ -1,9 +1,9 @@
-import { askTsnet, degraded } from "./ask-tsnet.ts";
 import { install } from "../lab/debian.ts";
 import { ENGINE_LINES, EngineUnavailableError } from "../lab/engines.ts";
 import { skip } from "../support/skip.ts";
-import { Lan, type Neighbour, PARENT, addressed, lanAddress } from "./lan.ts";
+import { askTsnet, degraded } from "./ask-tsnet.ts";
 import { onEachEngine } from "./each-engine.ts";
+import { Lan, type Neighbour, PARENT, addressed, lanAddress } from "./lan.ts";
 import { Site } from "./site.ts";
 
 /** A host under test on a LAN, with a second host that has another engine. */

@@ -3,8 +3,8 @@ import { LabError } from "../lab/command.ts";
 import { Answerers } from "./answers.ts";
 import { onNewestEngine } from "./newest-engine.ts";
 import { repairs } from "./published.ts";
-import { repairTime } from "./rules.ts";
 import { mustBeReached } from "./reached.ts";
+import { repairTime } from "./rules.ts";
 import { type Subnets, subnets } from "./site.ts";
 import { until } from "./until.ts";
 

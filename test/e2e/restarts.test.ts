@@ -5,8 +5,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Answerers } from "./answers.ts";
 import { onEachEngine } from "./each-engine.ts";
 import { interfaces } from "./interfaces.ts";
-import { type Place, subnets } from "./site.ts";
 import { pings } from "./packets.ts";
+import { type Place, subnets } from "./site.ts";
 import { Stream } from "./stream.ts";
 import { until } from "./until.ts";
 

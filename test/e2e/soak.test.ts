@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
+import { NEWEST } from "../lab/engines.ts";
 import { Ground } from "../soak/ground.ts";
 import { soak } from "../soak/soak.ts";
 import { engineOrSkip } from "../support/engine-or-skip.ts";
-import { NEWEST } from "../lab/engines.ts";
 
 /** Without the end. */
 const FOR_MS = 120_000;

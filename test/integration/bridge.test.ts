@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { connect } from "node:net";
 import { Network } from "../../src/model.ts";
+import type { Endpoint } from "../../src/model.ts";
 import { run } from "../lab/command.ts";
 import { sendUdp, trackFlows, udpFlows, untranslatedFlows } from "../support/flows.ts";
 import {
@@ -15,7 +16,6 @@ import {
   setSysctl,
   wipe,
 } from "../support/isolated.ts";
-import type { Endpoint } from "../../src/model.ts";
 import { NETWORKS, PORTS, bridgeOf, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { Site } from "../support/site.ts";

@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "../lab/command.ts";
-import { type HostState, hostState, mustBeIsolated, plugWire, setSysctl, wipe } from "../support/isolated.ts";
 import { FakeSandbox } from "../support/fake-sandbox.ts";
+import { type HostState, hostState, mustBeIsolated, plugWire, setSysctl, wipe } from "../support/isolated.ts";
 import { endpointOf } from "../support/networks.ts";
 import { compile } from "./crash/compile.ts";
 import {

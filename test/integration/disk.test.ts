@@ -14,15 +14,15 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { TsnetError, reason } from "../../src/errors.ts";
-import { currentBoot, readStore, replaceStore } from "../../src/store/state-directory.ts";
 import { DirectoryLock } from "../../src/store/directory-lock.ts";
+import { currentBoot, readStore, replaceStore } from "../../src/store/state-directory.ts";
 import { run } from "../lab/command.ts";
 import { hostState, ip, mustBeIsolated, ruleLines, wipe } from "../support/isolated.ts";
 import { NETWORKS, PORTS, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { Site } from "../support/site.ts";
-import { until } from "../support/until.ts";
 import { openStore } from "../support/store.ts";
+import { until } from "../support/until.ts";
 
 const network = NETWORKS["dual stack"] ?? assert.fail();
 const endpoint = endpointOf(network);

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer } from "node:net";
+import { KernelError } from "../../src/errors.ts";
 import type { ServedPort } from "../../src/kernel/flow.ts";
 import { Host } from "../../src/kernel/host.ts";
-import { KernelError } from "../../src/errors.ts";
 import { run } from "../lab/command.ts";
 import { sendUdp, tcpFlows, trackFlows, udpFlows } from "../support/flows.ts";
 import { ip, ipAddresses, ipLink, ipLinks, mustBeIsolated, plugWire, wipe } from "../support/isolated.ts";

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { isDeepStrictEqual } from "node:util";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Announcer } from "../../src/reconcile/announcer.ts";
+import { isDeepStrictEqual } from "node:util";
 import type { Endpoint, NetworkRequest } from "../../src/model.ts";
+import { Announcer } from "../../src/reconcile/announcer.ts";
 import { run } from "../lab/command.ts";
 import {
   flushRules,

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
-import { type Socket as DatagramSocket, createSocket } from "node:dgram";
 import { spawn } from "node:child_process";
+import { type Socket as DatagramSocket, createSocket } from "node:dgram";
 import { once } from "node:events";
 import { readlinkSync } from "node:fs";
 import { type AddressInfo, connect, createServer } from "node:net";
-import { Relay } from "../../src/relay/relay.ts";
-import { Reservations } from "../../src/kernel/reservations.ts";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Reservations } from "../../src/kernel/reservations.ts";
+import { Relay } from "../../src/relay/relay.ts";
 import { run } from "../lab/command.ts";
 import { withoutDescriptors } from "../support/descriptors.ts";
 import { ip, mustBeIsolated } from "../support/isolated.ts";

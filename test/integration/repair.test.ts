@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { run } from "../lab/command.ts";
 import { StoppedClock } from "../support/clock.ts";
 import { FakeSandbox } from "../support/fake-sandbox.ts";
+import { sendUdp, trackFlows, udpFlows } from "../support/flows.ts";
 import {
   type HostState,
   flushRules,
@@ -23,7 +24,6 @@ import { addNativeRule } from "../support/native-rule.ts";
 import { NETWORKS, PORTS, bridgeOf, endpointOf } from "../support/networks.ts";
 import { id } from "../support/requests.ts";
 import { DOCKER0, Site } from "../support/site.ts";
-import { sendUdp, trackFlows, udpFlows } from "../support/flows.ts";
 import { until } from "../support/until.ts";
 
 const DUAL = NETWORKS["dual stack"] ?? assert.fail();

@@ -1,7 +1,7 @@
-import Docker from "dockerode";
 import { existsSync } from "node:fs";
 import { request } from "node:http";
 import { basename, join } from "node:path";
+import Docker from "dockerode";
 import { type CommandOptions, type CommandResult, LabError } from "./command.ts";
 import { Daemon } from "./daemon.ts";
 import { install } from "./debian.ts";

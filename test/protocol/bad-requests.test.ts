@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { captures } from "../support/captures.ts";
 import { EngineClient, type Reply, encode, head } from "../support/engine-client.ts";
 import { Plugin } from "../support/plugin.ts";
-import { until } from "../support/until.ts";
 import { createEndpoint, createNetwork, endpoint, id, join } from "../support/requests.ts";
+import { until } from "../support/until.ts";
 
 /** What each field cannot be; undefined is left out of the request. */
 const WRONG: Readonly<Record<string, readonly unknown[]>> = {

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import fc from "fast-check";
 import { run } from "../lab/command.ts";
 import { type Captured, captures } from "../support/captures.ts";
 import { Daemon, type Places, placesIn } from "../support/daemon.ts";

@@ -1,6 +1,6 @@
-import { Command, InvalidArgumentError } from "commander";
 import { randomInt } from "node:crypto";
 import { writeFile } from "node:fs/promises";
+import { Command, InvalidArgumentError } from "commander";
 import { type EngineLine, parseEngineLine } from "../lab/engines.ts";
 import type { LabHost } from "../lab/host.ts";
 import { Ground } from "./ground.ts";

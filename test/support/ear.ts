@@ -1,7 +1,7 @@
-import koffi from "koffi";
 import { closeSync, openSync } from "node:fs";
 import { constants } from "node:os";
 import { getSystemErrorName } from "node:util";
+import koffi from "koffi";
 import { type Family, formatIp, ipBytes } from "../../src/ip.ts";
 import { inNetns } from "../../src/kernel/netns.ts";
 

@@ -9,8 +9,8 @@ import type { Host } from "../../src/kernel/host.ts";
 import type { Endpoint, JoinResponse, Network, PortBinding, PublishedPort } from "../../src/model.ts";
 import type { Step } from "../../src/step.ts";
 import type { State } from "../../src/store/state.ts";
-import type { World } from "./world.ts";
 import { ALL_KNOWN } from "./known.ts";
+import type { World } from "./world.ts";
 
 /** The bridge backend's, and the one that the captured networks have. */
 const Options = BridgeOptions.extend({ k1: z.string().optional() });

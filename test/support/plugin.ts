@@ -1,7 +1,7 @@
-import { Router } from "express";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Router } from "express";
 import { type Listener, listen } from "../../src/api/listen.ts";
 import { networkDriver } from "../../src/api/network-driver.ts";
 import { createServer } from "../../src/api/server.ts";
@@ -9,10 +9,10 @@ import { Driver } from "../../src/driver.ts";
 import { State } from "../../src/store/state.ts";
 import type { Store } from "../../src/store/store.ts";
 import { FakeBackend } from "./fake-backend.ts";
-import { type LogLine, memoryLog } from "./log.ts";
-import { World } from "./world.ts";
 import { ALL_KNOWN } from "./known.ts";
+import { type LogLine, memoryLog } from "./log.ts";
 import { openStore } from "./store.ts";
+import { World } from "./world.ts";
 
 /** Nothing is ever on the host that no record is of. */
 const NO_ORPHANS = { deleted: () => Promise.resolve() };

@@ -5,15 +5,15 @@ import { createBackends } from "../../src/backends/index.ts";
 import { Publisher } from "../../src/backends/publisher.ts";
 import { Driver } from "../../src/driver.ts";
 import { Firewall } from "../../src/firewall/firewall.ts";
-import { Host } from "../../src/kernel/host.ts";
 import type { EngineBridge } from "../../src/firewall/layout.ts";
+import { Host } from "../../src/kernel/host.ts";
 import type { Endpoint } from "../../src/model.ts";
 import { Reconciler } from "../../src/reconcile/reconciler.ts";
 import { State } from "../../src/store/state.ts";
 import type { Store } from "../../src/store/store.ts";
 import { Faults } from "./faults.ts";
-import { memoryLog } from "./log.ts";
 import { ALL_KNOWN } from "./known.ts";
+import { memoryLog } from "./log.ts";
 import { openStore } from "./store.ts";
 
 /** The bridge of the engine's own network. */

@@ -10,11 +10,11 @@ import type { Endpoint, Network, NetworkRequest, PortBinding } from "../../src/m
 import { State } from "../../src/store/state.ts";
 import type { Store } from "../../src/store/store.ts";
 import { FakeBackend } from "../support/fake-backend.ts";
+import { ALL_KNOWN } from "../support/known.ts";
 import { memoryLog } from "../support/log.ts";
 import { id } from "../support/requests.ts";
-import { type Moment, World } from "../support/world.ts";
-import { ALL_KNOWN } from "../support/known.ts";
 import { openStore } from "../support/store.ts";
+import { type Moment, World } from "../support/world.ts";
 
 const NETWORK: NetworkRequest = {
   id: id(1),

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
 import { isIPv4, isIPv6 } from "node:net";
+import fc from "fast-check";
 import { InvalidError } from "../../src/errors.ts";
 import {
   autoconfigured,

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { type Step, type StepLog, applyAll, repairAll, revertAll } from "../../src/step.ts";
 import { TsnetError } from "../../src/errors.ts";
+import { type Step, type StepLog, applyAll, repairAll, revertAll } from "../../src/step.ts";
 import { type Moment, World } from "../support/world.ts";
 
 const NAMES = ["record", "link", "address", "rules"];

@@ -1,5 +1,5 @@
-import type { NetlinkMessage } from "netlink";
 import { readFileSync, readdirSync, statSync } from "node:fs";
+import type { NetlinkMessage } from "netlink";
 import { KernelError, isErrno } from "../../errors.ts";
 import { droppedBy, setOption } from "../socket-option.ts";
 import { type NetlinkSocket, type Protocol, createNetlink } from "./binding.ts";

@@ -1,8 +1,8 @@
-import type { Protocol } from "./binding.ts";
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../../errors.ts";
 import { settled } from "../../lock.ts";
 import { SOCK, close, failure, libc, socket } from "../libc.ts";
+import type { Protocol } from "./binding.ts";
 import { type NetlinkMessage, NOTHING, netlinkMessage, netlinkMessages } from "./message.ts";
 
 /** Flags of a request that makes something which must not be there yet. */

@@ -10,10 +10,10 @@ import type { Step } from "../../../src/step.ts";
 import { DirectoryLock } from "../../../src/store/directory-lock.ts";
 import { State } from "../../../src/store/state.ts";
 import type { Store } from "../../../src/store/store.ts";
-import { memoryLog } from "../../support/log.ts";
-import { type Kind, type Operation, perform } from "./operations.ts";
 import { ALL_KNOWN } from "../../support/known.ts";
+import { memoryLog } from "../../support/log.ts";
 import { openStore } from "../../support/store.ts";
+import { type Kind, type Operation, perform } from "./operations.ts";
 
 /** What the test tells this process, one at a time; each is answered. */
 export type Order =

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
 import { isIPv6, isIP } from "node:net";
+import fc from "fast-check";
 import type * as z from "zod";
 import * as wire from "../../../src/api/wire.ts";
 import { reason } from "../../../src/errors.ts";

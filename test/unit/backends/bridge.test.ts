@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
-import { BridgeBackend } from "../../../src/backends/bridge.ts";
 import type { BridgeOptions } from "../../../src/backends/bridge-options.ts";
+import { BridgeBackend } from "../../../src/backends/bridge.ts";
 import type { Publisher } from "../../../src/backends/publisher.ts";
 import { InvalidError } from "../../../src/errors.ts";
 import { Firewall } from "../../../src/firewall/firewall.ts";
 import type { Host } from "../../../src/kernel/host.ts";
 import type { Endpoint, Network } from "../../../src/model.ts";
 import type { State } from "../../../src/store/state.ts";
-import { NETWORKS, endpointOf } from "../../support/networks.ts";
 import { ALL_KNOWN } from "../../support/known.ts";
+import { NETWORKS, endpointOf } from "../../support/networks.ts";
 
 const nowhere: unknown = undefined;
 interface Found {

@@ -6,8 +6,8 @@ import { InvalidError, TsnetError, reason } from "../../../src/errors.ts";
 import { Firewall } from "../../../src/firewall/firewall.ts";
 import type { Host } from "../../../src/kernel/host.ts";
 import type { State } from "../../../src/store/state.ts";
-import { memoryLog } from "../../support/log.ts";
 import { ALL_KNOWN } from "../../support/known.ts";
+import { memoryLog } from "../../support/log.ts";
 
 describe("parseOptions", () => {
   // Options are read without a look at the host.

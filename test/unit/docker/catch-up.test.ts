@@ -9,11 +9,11 @@ import { Driver } from "../../../src/driver.ts";
 import { State } from "../../../src/store/state.ts";
 import type { Store } from "../../../src/store/store.ts";
 import { FakeBackend } from "../../support/fake-backend.ts";
+import { ALL_KNOWN } from "../../support/known.ts";
 import { memoryLog } from "../../support/log.ts";
 import { id } from "../../support/requests.ts";
-import { World } from "../../support/world.ts";
-import { ALL_KNOWN } from "../../support/known.ts";
 import { openStore } from "../../support/store.ts";
+import { World } from "../../support/world.ts";
 
 type Asked = Pick<Engine, "inventory" | "endpoints">;
 

@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
-import { open } from "lmdb";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import fc from "fast-check";
+import { open } from "lmdb";
 import { readLmdb } from "../../../src/store/lmdb-file.ts";
 import { DamageError } from "../../../src/store/lmdb-page.ts";
-import { openStoreFile, readStoreFile, writeStoreFile } from "../../../src/store/store-file.ts";
 import { seal } from "../../../src/store/sealed.ts";
+import { openStoreFile, readStoreFile, writeStoreFile } from "../../../src/store/store-file.ts";
 
 const PAGE = 4096;
 const LINE = /^[^\n]+$/;

@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
-import fc from "fast-check";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import fc from "fast-check";
 import type { Endpoint, Network } from "../../../src/model.ts";
 import { State } from "../../../src/store/state.ts";
 import type { Store } from "../../../src/store/store.ts";
 import { id } from "../../support/requests.ts";
-import { endpoint, network } from "./records.ts";
 import { openStore } from "../../support/store.ts";
+import { endpoint, network } from "./records.ts";
 
 /** Objects as JSON gives them. */
 const PLAIN = { noNullPrototype: true } as const;

@@ -21,8 +21,8 @@ import { mustSurvive, readStore, replaceStore } from "../../../src/store/state-d
 import { State } from "../../../src/store/state.ts";
 import { Store } from "../../../src/store/store.ts";
 import { id } from "../../support/requests.ts";
-import { endpoint, network } from "./records.ts";
 import { openStore } from "../../support/store.ts";
+import { endpoint, network } from "./records.ts";
 
 /** What a daemon of an earlier version has written. */
 const fixture = (name: string) => gunzipSync(readFileSync(join(import.meta.dirname, `${name}.mdb.gz`)));

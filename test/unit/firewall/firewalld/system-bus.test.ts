@@ -5,9 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { encodeCall } from "../../../../src/firewall/firewalld/dbus-message.ts";
 import { Firewalld } from "../../../../src/firewall/firewalld/firewalld.ts";
+import { SystemBus } from "../../../../src/firewall/firewalld/system-bus.ts";
 import { memoryLog } from "../../../support/log.ts";
 import { until } from "../../../support/until.ts";
-import { SystemBus } from "../../../../src/firewall/firewalld/system-bus.ts";
 
 /** The answer to Hello: a return of call 1, without a body. */
 const WELCOME = Buffer.from("6c02000100000000010000000800000005017500" + "01000000", "hex");
