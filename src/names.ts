@@ -2,10 +2,12 @@ import { hash } from "node:crypto";
 import { ipBytes } from "./ip.ts";
 import { formatMac } from "./mac.ts";
 
-/**
+/*
  * What tsnet's things on the host are called. A later version must be able to delete what this one made,
  * so these names are a persistent format. A link's name has 15 characters at most (IFNAMSIZ, linux/if.h).
  */
+
+/** Of an id. */
 const DIGITS = 12;
 const BRIDGE = "ts-";
 

@@ -7,7 +7,7 @@ import { Cidr, Port } from "../model.ts";
  * Keys that are not listed are ignored: newer engines add some.
  */
 
-/** 64 hex digits, or 25 letters and digits for a swarm's network. */
+/** 64 hex digits, or 25 letters and digits for a swarm's network. What is called after it has 12 of them. */
 const Id = z.string().regex(/^[a-z0-9]{12,64}$/, "must be 12 to 64 lower-case letters and digits");
 
 /** An absent address is sent as an empty string. */

@@ -1,3 +1,4 @@
+import type { Knowledge } from "../docker/knowledge.ts";
 import { ConflictError, InvalidError, TakenError } from "../errors.ts";
 import { type BridgeFacts, type GatewayMode, absentRules, bridgeRules } from "../firewall/bridge-rules.ts";
 import type { Firewall } from "../firewall/firewall.ts";
@@ -7,7 +8,6 @@ import type { Border } from "../kernel/conntrack.ts";
 import type { Host } from "../kernel/host.ts";
 import { isRemoved } from "../kernel/sandbox.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
-import type { Knowledge } from "../knowledge.ts";
 import {
   type Endpoint,
   type JoinResponse,
@@ -19,9 +19,10 @@ import {
 } from "../model.ts";
 import { bridgeMac, bridgeName, containerEnd, hostEnd, linkAlias, ruleComment } from "../names.ts";
 import type { Step } from "../step.ts";
-import { BRIDGE_PORTS, adoptedBridge, bridgeAddress, bridgeLink, vethPair } from "../steps/bridge.ts";
+import { bridgeAddress } from "../steps/address.ts";
+import { BRIDGE_PORTS, adoptedBridge, bridgeLink, vethPair } from "../steps/bridge.ts";
 import { ownFlows } from "../steps/flows.ts";
-import { sysctl } from "../steps/setting.ts";
+import { sysctl } from "../steps/sysctl.ts";
 import type { State } from "../store/state.ts";
 import type { Backend, GatewayNeed } from "./backend.ts";
 import { BridgeOptions, type PublishDefault, mustFit } from "./bridge-options.ts";

@@ -15,9 +15,10 @@ import {
 } from "../model.ts";
 import { linkAlias, privateParentName, ruleComment, shimMac, shimName } from "../names.ts";
 import { type Step, untilLast } from "../step.ts";
-import { exactAddresses, hostRoute, neighbourEntry } from "../steps/route.ts";
-import { sysctl } from "../steps/setting.ts";
+import { exactAddresses } from "../steps/address.ts";
+import { hostRoute, neighbourEntry } from "../steps/route.ts";
 import { linkUp, shimLink } from "../steps/shim.ts";
+import { sysctl } from "../steps/sysctl.ts";
 import type { State } from "../store/state.ts";
 
 /** Of arp_ignore: an address is answered for on a link that has it, and on no other. */

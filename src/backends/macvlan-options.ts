@@ -33,6 +33,7 @@ export const MacvlanOptions = z.object({
   host_access: onOff.default(false).meta({
     description:
       "`on`: the host and the containers reach each other (mode bridge only), at the parent's addresses within the network's subnets or those reserved with `--aux-address host=…` and `host6=…`",
+    default: "`off`",
   }),
   "com.docker.network.driver.mtu": mtu.meta({
     description: "MTU of the containers, in bytes; at most the parent's, which it follows",

@@ -3,6 +3,7 @@ import { Socket } from "node:net";
 import * as z from "zod";
 import { TsnetError, firstIssue, reason } from "../errors.ts";
 import type { EngineBridge } from "../firewall/layout.ts";
+import type { Knowledge } from "./knowledge.ts";
 
 /** Milliseconds the engine may take for a whole answer: whoever asks asks again later. */
 const TIMEOUT_MS = 10_000;
@@ -44,7 +45,7 @@ export interface Inventory {
  * It speaks HTTP itself: the usual client, dockerode, brings SSH and gRPC along, 21 MB that stay and 160 ms of each
  * start.
  */
-export class Engine {
+export class Engine implements Knowledge {
   readonly #socketPath: string;
   readonly #closed = new AbortController();
 
@@ -153,7 +154,7 @@ export class Engine {
       const parsed = schema.safeParse(answer);
       if (parsed.success) return parsed.data;
       const { path: where, message } = firstIssue(parsed.error);
-      throw new Error(`no answer of an engine's: ${where}: ${message}`);
+      throw new Error(`no answer of an engine's: ${[where, message].filter(Boolean).join(": ")}`);
     } catch (cause) {
       throw new TsnetError("docker", `GET ${path}: ${reason(cause)}`, { cause });
     }

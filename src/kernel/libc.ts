@@ -3,7 +3,7 @@ import koffi from "koffi";
 import { KernelError } from "../errors.ts";
 
 /** The C library, for system calls that Node has no function for. */
-export const libc = koffi.load("libc.so.6");
+const libc = koffi.load("libc.so.6");
 
 /** Numbers of the address families (linux/socket.h); those of netfilter are the same (NFPROTO, linux/netfilter.h). */
 export const AF = { 4: 2, 6: 10 } as const;
@@ -44,6 +44,12 @@ export const bind = libc.func("int bind(int, const void *, uint32)") as (
 
 /** listen(2). */
 export const listen = libc.func("int listen(int, int)") as (fd: number, backlog: number) => number;
+
+/** send(2), which may be called on another thread (koffi's `async`). */
+export const send = libc.func("int64 send(int, const void *, uint64, int)");
+
+/** recv(2), likewise. */
+export const receive = libc.func("int64 recv(int, _Out_ uint8_t *, uint64, int)");
 
 /** close(2). */
 export const close = libc.func("int close(int)") as (fd: number) => number;

@@ -1,5 +1,5 @@
 import { ConflictError } from "../errors.ts";
-import { LINK_LOCAL, bare, contains, hostSubnet, parseIp } from "../ip.ts";
+import { hostSubnet, parseIp } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Route } from "../kernel/route.ts";
 import { HOST_AUX } from "../model.ts";
@@ -62,26 +62,4 @@ async function inTheWay(host: Host, address: string, subnet: string, link: strin
       ? `${address} is the host's own address; reserve it for the host (--aux-address ${HOST_AUX[parseIp(address).family]}=${address}) or give the container another`
       : `route ${subnet} exists and does not lead to ${link}; remove it`,
   );
-}
-
-/** The addresses of a link of tsnet's, which has these and no others but link-local ones. */
-export function exactAddresses(host: Host, link: string, wanted: () => Promise<readonly string[]>): Step {
-  return {
-    what: `address of ${link}`,
-    async apply() {
-      const there = await host.links.get(link);
-      if (!there) return false;
-      const [now, want] = await Promise.all([host.addresses.list(), wanted()]);
-      const have = now.filter(
-        ({ index, cidr }) => index === there.index && !contains(LINK_LOCAL, bare(cidr)),
-      );
-      const surplus = have.filter(({ cidr }) => !want.includes(cidr));
-      for (const { cidr } of surplus) await host.addresses.delete(there, cidr);
-      let changed = surplus.length > 0;
-      for (const cidr of want.filter((one) => have.every(({ cidr }) => cidr !== one)))
-        changed = (await host.addresses.add(there, cidr)) || changed;
-      return changed;
-    },
-    revert: () => Promise.resolve(),
-  };
 }

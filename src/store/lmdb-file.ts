@@ -1,4 +1,5 @@
-import { HEADER, must, mustBeOverflow, parsePage, word } from "./lmdb-page.ts";
+import { must } from "./damage.ts";
+import { HEADER, mustBeOverflow, parsePage, word } from "./lmdb-page.ts";
 
 /** What a file of LMDB holds. */
 export interface Contents {

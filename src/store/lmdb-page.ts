@@ -1,4 +1,4 @@
-import { TsnetError } from "../errors.ts";
+import { must } from "./damage.ts";
 
 /** Bytes of a page's header (MDB_page_header) and of a node's (MDB_node). */
 export const HEADER = 24;
@@ -22,18 +22,6 @@ export interface Node {
   readonly isBig: boolean;
   /** The value is a named database (MDB_db). */
   readonly isTree: boolean;
-}
-
-/** Somebody other than LMDB has changed the file. */
-export class DamageError extends TsnetError {
-  constructor(message: string) {
-    super("store", message);
-  }
-}
-
-/** @throws {DamageError} with that text unless the file is as it says */
-export function must(holds: boolean, otherwise: () => string): asserts holds {
-  if (!holds) throw new DamageError(otherwise());
 }
 
 /**

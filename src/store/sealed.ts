@@ -1,5 +1,5 @@
 import { crc32 } from "node:zlib";
-import { must } from "./lmdb-page.ts";
+import { must } from "./damage.ts";
 
 /** Hexadecimal digits of the digest, and the space behind them. */
 const DIGEST = 8;

@@ -1,8 +1,8 @@
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
+import { DamageError } from "./damage.ts";
 import { PREFIX } from "./keys.ts";
-import { DamageError } from "./lmdb-page.ts";
 import { type Records, VERSION } from "./migration.ts";
 import { type StoreFile, discard, readStoreFile, writeStoreFile } from "./store-file.ts";
 import { storeError } from "./trouble.ts";

@@ -12,8 +12,8 @@ import {
 import { dirname } from "node:path";
 import { type Database, type RootDatabase, open } from "lmdb";
 import { TsnetError, isErrno } from "../errors.ts";
+import { DamageError, must } from "./damage.ts";
 import { type Contents, readLmdb } from "./lmdb-file.ts";
-import { DamageError, must } from "./lmdb-page.ts";
 import { type Records, VERSION, migrate } from "./migration.ts";
 import { seal, unseal } from "./sealed.ts";
 import { mustHaveSpace, storeError } from "./trouble.ts";

@@ -13,6 +13,8 @@ const {
 
 /** Characters of an error in the list of failures at the end. */
 const REASON_LENGTH = 300;
+/** Milliseconds that the process may go on after a failure: a test that failed may have left open what keeps it. */
+const AFTERWARDS_MS = 10_000;
 
 /**
  * Prints every test with its time and every skip with its reason, a suite that is skipped as a whole in one line.
@@ -52,6 +54,7 @@ export default class Reporter extends Mocha.reporters.Base {
       .once(EVENT_RUN_END, () => {
         this.epilogue();
         this.#record("end");
+        if (runner.failures > 0) setTimeout(() => process.exit(1), AFTERWARDS_MS).unref();
       });
   }
 

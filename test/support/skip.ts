@@ -9,7 +9,7 @@ interface Skipped {
 
 /**
  * Skips the test that runs, or in a `before` hook everything in its suite, for a reason that the run's list of
- * skips says. `scripts/test` fails on every reason that is not on its own list.
+ * skips says. `scripts/test` fails on any.
  */
 export function skip(context: Context, reason: string): never {
   const running = context.runnable();

@@ -1,7 +1,7 @@
 import { getSystemErrorName } from "node:util";
 import { KernelError } from "../../errors.ts";
 import { settled } from "../../lock.ts";
-import { SOCK, close, failure, libc, socket } from "../libc.ts";
+import { SOCK, close, failure, receive, send, socket } from "../libc.ts";
 import type { Protocol } from "./binding.ts";
 import { type NetlinkMessage, NOTHING, netlinkMessage, netlinkMessages } from "./message.ts";
 
@@ -31,9 +31,6 @@ const DOZENS = 64;
 const DUMPS = 3;
 /** Bytes that hold any answer, and any piece of a dump (netlink_dump, net/netlink/af_netlink.c). */
 const ANSWER_SIZE = 32 << 10;
-
-const send = libc.func("int64 send(int, const void *, uint64, int)");
-const receive = libc.func("int64 recv(int, _Out_ uint8_t *, uint64, int)");
 
 /** What somebody waits for. */
 interface Request {

@@ -101,7 +101,7 @@ describe("Engine", () => {
       ["[]", /the engine's own networks are not among them/],
       ["null", /no answer of an engine's: Invalid input/],
       ["[null]", /no answer of an engine's: 0: Invalid input/],
-      ['[{"Id":"a"}]', /no answer of an engine's: 0: Driver: Invalid input/],
+      ['[{"Id":"a"}]', /no answer of an engine's: 0.Driver: Invalid input/],
       ["<html>", /Unexpected token/],
       [Buffer.alloc((1 << 24) + 1, " "), /an answer of more than 16777216 characters/],
     ] as const) {

@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { open } from "lmdb";
+import { DamageError } from "../../../src/store/damage.ts";
 import { readLmdb } from "../../../src/store/lmdb-file.ts";
-import { DamageError } from "../../../src/store/lmdb-page.ts";
 import { seal } from "../../../src/store/sealed.ts";
 import { openStoreFile, readStoreFile, writeStoreFile } from "../../../src/store/store-file.ts";
 
