@@ -24,7 +24,7 @@ interface Found {
 }
 
 type MacvlanNet = Network<MacvlanOptions, Found>;
-type Records = Pick<State, "networks" | "endpoints" | "inSandbox" | "endpointRecord">;
+type KnownState = Pick<State, "networks" | "endpoints" | "inSandbox" | "endpointRecord">;
 
 /** MTU of a parent that leads nowhere, in bytes. */
 const PRIVATE_MTU = 1500;
@@ -43,7 +43,7 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
   readonly options = MacvlanOptions;
   readonly #host: Host;
   readonly #firewall: Pick<Firewall, "rules">;
-  readonly #state: Records;
+  readonly #state: KnownState;
   readonly #access: HostAccess;
   /** By parent: whether a network is its last is decided and acted upon in one. */
   readonly #parents = new KeyedLock();
@@ -51,7 +51,7 @@ export class MacvlanBackend implements Backend<MacvlanOptions, Found> {
   readonly #leaving = new Set<string>();
 
   /** @param state whom a parent or a link is shared with */
-  constructor(host: Host, firewall: Pick<Firewall, "rules">, state: Records) {
+  constructor(host: Host, firewall: Pick<Firewall, "rules">, state: KnownState) {
     this.#host = host;
     this.#firewall = firewall;
     this.#state = state;

@@ -14,7 +14,7 @@ const MADE = /^br-[0-9a-f]{12}$/;
 const MAKING_MS = 5000;
 
 /** What tsnet itself knows of bridges. */
-export interface Memory {
+export interface Known {
   /** Those that were kept apart from tsnet's networks when it last ran; one may be listed for each family. */
   kept(): Promise<readonly EngineBridge[]>;
   /** Whether a network of tsnet's is on it. */
@@ -38,7 +38,7 @@ interface Found {
 export class EngineBridges {
   readonly #host: Pick<Host, "links">;
   readonly #engine: Pick<Engine, "bridges">;
-  readonly #known: Memory;
+  readonly #known: Known;
   /** What the engine said: whether each of its bridges is internal. Undefined until it has said something. */
   #told: ReadonlyMap<string, boolean> | undefined;
   /** Since when it has answered and not listed one that is there. */
@@ -47,7 +47,7 @@ export class EngineBridges {
   #answeredAt = 0;
   #found: Found | undefined;
 
-  constructor(host: Pick<Host, "links">, engine: Pick<Engine, "bridges">, known: Memory) {
+  constructor(host: Pick<Host, "links">, engine: Pick<Engine, "bridges">, known: Known) {
     this.#host = host;
     this.#engine = engine;
     this.#known = known;
@@ -121,7 +121,7 @@ export class EngineBridges {
   }
 }
 
-/** Whether a name tells nothing of whose the bridge is. */
+/** Whether a name is none that the engine chooses: it tells nothing of whose the bridge is. */
 function isNamedByUser(name: string): boolean {
   return !BUILT_IN.test(name) && !MADE.test(name);
 }
