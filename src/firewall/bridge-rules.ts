@@ -52,9 +52,6 @@ export interface BridgeFacts {
 export function bridgeRules(network: BridgeFacts): Rule[] {
   const { family, bridge, internal, icc, mode } = network;
   const rule = ruleMaker(network);
-  const leaving = `-i ${bridge} ! -o ${bridge}`;
-  const entering = `! -i ${bridge} -o ${bridge}`;
-  const within = `-i ${bridge} -o ${bridge}`;
   const rules = network.subnets.map((subnet) =>
     rule(CHAINS.forged, `-s ${subnet} ! -i ${bridge} -m addrtype ! --src-type LOCAL`, "DROP"),
   );
@@ -62,23 +59,23 @@ export function bridgeRules(network: BridgeFacts): Rule[] {
   rules.push(...apartRules(bridge, rule));
   if (!icc)
     for (const chain of [CHAINS.bridges, CHAINS.known])
-      rules.push(rule(chain, `${within} ${NOT_PUBLISHED}`, "DROP"));
+      rules.push(rule(chain, `${within(bridge)} ${NOT_PUBLISHED}`, "DROP"));
   if (internal) return [...rules, ...internalRules(network, rule)];
 
-  rules.push(rule(CHAINS.bridges, leaving, CHAINS.to.name));
+  rules.push(rule(CHAINS.bridges, leaving(bridge), CHAINS.to.name));
   // Of the others TSNET-CLOSED drops what is new, and nothing that is known comes here.
   if (mode !== "nat" || !isBridgeName(bridge))
     rules.push(rule(CHAINS.to, `-o ${bridge} ${NOT_PUBLISHED}`, "DROP"));
   if (mode === "nat") {
-    rules.push(rule(CHAINS.closed, entering, CHAINS.invited.name));
+    rules.push(rule(CHAINS.closed, entering(bridge), CHAINS.invited.name));
   } else {
-    rules.push(rule(CHAINS.bridges, entering, CHAINS.from.name));
+    rules.push(rule(CHAINS.bridges, entering(bridge), CHAINS.from.name));
   }
   if (mode === "routed") {
     const icmp = family === 4 ? "-p icmp" : "-p ipv6-icmp";
     rules.push(
       rule(CHAINS.open, `-o ${bridge} ${icmp}`, "ACCEPT"),
-      rule(CHAINS.closed, entering, CHAINS.invited.name),
+      rule(CHAINS.closed, entering(bridge), CHAINS.invited.name),
     );
   }
   rules.push(
@@ -90,14 +87,16 @@ export function bridgeRules(network: BridgeFacts): Rule[] {
   return rules;
 }
 
+const leaving = (bridge: string) => `-i ${bridge} ! -o ${bridge}`;
+const entering = (bridge: string) => `! -i ${bridge} -o ${bridge}`;
+const within = (bridge: string) => `-i ${bridge} -o ${bridge}`;
+
 function internalRules({ family, bridge, mode }: BridgeFacts, rule: MakeRule): Rule[] {
-  const leaving = `-i ${bridge} ! -o ${bridge}`;
-  const entering = `! -i ${bridge} -o ${bridge}`;
   return [
-    rule(CHAINS.bridges, leaving, "DROP"),
-    rule(CHAINS.closed, entering, "DROP"),
-    rule(CHAINS.known, leaving, "DROP"),
-    rule(CHAINS.known, entering, "DROP"),
+    rule(CHAINS.bridges, leaving(bridge), "DROP"),
+    rule(CHAINS.closed, entering(bridge), "DROP"),
+    rule(CHAINS.known, leaving(bridge), "DROP"),
+    rule(CHAINS.known, entering(bridge), "DROP"),
     ...(mode === "isolated" ? [] : TO_HOST[family]).map((type) =>
       // No way leads by the bridge to whom it says it is from.
       rule(CHAINS.arriving, `-i ${bridge} -m addrtype ${type} -m rpfilter --invert`, "DROP"),
@@ -108,7 +107,7 @@ function internalRules({ family, bridge, mode }: BridgeFacts, rule: MakeRule): R
       "DROP",
     ),
     rule(CHAINS.input, newFrom(bridge), CHAINS.relayed.name),
-    rule(CHAINS.forward, `-i ${bridge} -o ${bridge}`, "ACCEPT"),
+    rule(CHAINS.forward, within(bridge), "ACCEPT"),
   ];
 }
 
@@ -120,11 +119,10 @@ const TO_HOST = {
 
 /** What keeps known connections of a bridge apart from other networks'. */
 function apartRules(bridge: string, rule: MakeRule): Rule[] {
-  const leaving = `-i ${bridge} ! -o ${bridge}`;
-  if (isBridgeName(bridge)) return [rule(CHAINS.apart, leaving, "DROP")];
+  if (isBridgeName(bridge)) return [rule(CHAINS.apart, leaving(bridge), "DROP")];
   return [
-    rule(CHAINS.known, leaving, CHAINS.to.name),
-    rule(CHAINS.known, `! -i ${bridge} -o ${bridge}`, CHAINS.from.name),
+    rule(CHAINS.known, leaving(bridge), CHAINS.to.name),
+    rule(CHAINS.known, entering(bridge), CHAINS.from.name),
     rule(CHAINS.known, `-i ${bridge} -o ${ANY_BRIDGE} ${NOT_PUBLISHED}`, "DROP"),
     rule(CHAINS.known, `-i ${ANY_BRIDGE} -o ${bridge} ${NOT_PUBLISHED}`, "DROP"),
   ];
@@ -143,7 +141,7 @@ export function absentRules(
 ): Rule[] {
   const { family, bridge } = network;
   const rule = ruleMaker(network);
-  if (adopted) return [rule(CHAINS.bridges, `-i ${bridge} ! -o ${bridge}`, CHAINS.to.name)];
+  if (adopted) return [rule(CHAINS.bridges, leaving(bridge), CHAINS.to.name)];
   return family === 4 ? [rule(CHAINS.arriving, `-i ${bridge}`, "DROP")] : [];
 }
 
