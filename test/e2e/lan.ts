@@ -106,6 +106,11 @@ export function addressed(number: number): string[] {
   return ["--ip", v4, "--ip6", v6];
 }
 
+/** The rows of such a matrix with what is in each in order. */
+export function sorted(rows: Readonly<Record<string, readonly string[]>>): Record<string, string[]> {
+  return Object.fromEntries(Object.entries(rows).map(([from, to]) => [from, [...to].sort()]));
+}
+
 /**
  * Who reaches whom by echo requests of both families. Who is expected to be reached is given time, and who is
  * not is asked with the same tool.

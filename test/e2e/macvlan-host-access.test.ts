@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { install } from "../lab/debian.ts";
 import { interfaces } from "./interfaces.ts";
-import { type Neighbour, PARENT, lanAddress, reach } from "./lan.ts";
+import { type Neighbour, PARENT, lanAddress, reach, sorted } from "./lan.ts";
 import { onLan } from "./on-lan.ts";
 import { pings } from "./packets.ts";
 import { type Place, subnets } from "./site.ts";
@@ -219,10 +219,6 @@ onLan("macvlan host_access", (lan) => {
 
 function but(names: readonly string[], name: string): string[] {
   return names.filter((other) => other !== name);
-}
-
-function sorted(rows: Readonly<Record<string, readonly string[]>>): Record<string, string[]> {
-  return Object.fromEntries(Object.entries(rows).map(([from, to]) => [from, [...to].sort()]));
 }
 
 /**

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { NEWEST } from "../lab/engines.ts";
 import { addresses, defaultRoutes, interfaces, link } from "./interfaces.ts";
-import { type Neighbour, PARENT, addressed, lanAddress, reach } from "./lan.ts";
+import { type Neighbour, PARENT, addressed, lanAddress, reach, sorted } from "./lan.ts";
 import { onLan } from "./on-lan.ts";
 import { pings } from "./packets.ts";
 import { until } from "./until.ts";
@@ -258,7 +258,3 @@ onLan("macvlan parent", (lan) => {
     );
   }
 });
-
-function sorted(rows: Readonly<Record<string, readonly string[]>>): Record<string, string[]> {
-  return Object.fromEntries(Object.entries(rows).map(([from, to]) => [from, [...to].sort()]));
-}

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { addresses, defaultRoutes, interfaces, link, privateParentOf } from "./interfaces.ts";
-import { PARENT, reach } from "./lan.ts";
+import { PARENT, reach, sorted } from "./lan.ts";
 import { onLan } from "./on-lan.ts";
 import { pings } from "./packets.ts";
 import { subnets } from "./site.ts";
@@ -360,7 +360,3 @@ onLan("macvlan", (lan) => {
     return ["network", "create", "-d", "tsnet", ...given, "wrong"];
   }
 });
-
-function sorted(rows: Readonly<Record<string, readonly string[]>>): Record<string, string[]> {
-  return Object.fromEntries(Object.entries(rows).map(([from, to]) => [from, [...to].sort()]));
-}

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Answerers, type Question, ask } from "./answers.ts";
 import { onEachEngine } from "./each-engine.ts";
-import { published, publishedBy } from "./published.ts";
+import { option, publish, published, publishedBy } from "./published.ts";
 import { type Subnets, subnets } from "./site.ts";
 
 const NOBODY = ["nothing", "ECONNREFUSED", "EHOSTUNREACH"];
@@ -234,11 +234,3 @@ onEachEngine("closed ports", (site) => {
     return answers.map((answer) => answer.split(" ")[0]);
   }
 });
-
-function publish(form: string): string[] {
-  return ["-p", form];
-}
-
-function option(text: string): string[] {
-  return ["-o", `com.docker.network.bridge.${text}`];
-}

@@ -4,7 +4,7 @@ import { Answerers, ask } from "./answers.ts";
 import { withBridgeNetfilter } from "./bridge-netfilter.ts";
 import { onEachEngine } from "./each-engine.ts";
 import { onNewestEngine } from "./newest-engine.ts";
-import { published, publishedBy } from "./published.ts";
+import { option, publish, published, publishedBy } from "./published.ts";
 import { type Subnets, subnets } from "./site.ts";
 import { until } from "./until.ts";
 
@@ -159,11 +159,3 @@ onNewestEngine("published ports of a daemon with --publish", (site) => {
     }
   });
 });
-
-function publish(form: string): string[] {
-  return ["-p", form];
-}
-
-function option(text: string): string[] {
-  return ["-o", `com.docker.network.bridge.${text}`];
-}

@@ -41,3 +41,13 @@ export async function repairs(host: LabHost): Promise<string[]> {
 function bracket(address: string): string {
   return address.includes(":") ? `[${address}]` : address;
 }
+
+/** What has `docker run` publish a port. */
+export function publish(form: string): string[] {
+  return ["-p", form];
+}
+
+/** What gives a network an option of the engine's bridge driver. */
+export function option(text: string): string[] {
+  return ["-o", `com.docker.network.bridge.${text}`];
+}
