@@ -99,7 +99,7 @@ export class PortChoice {
     );
     const candidates =
       hostPort === 0
-        ? [...this.#previousPorts(binding), ...new Array<number>(ATTEMPTS).fill(0)]
+        ? [...this.#previousPorts(binding, addresses), ...new Array<number>(ATTEMPTS).fill(0)]
         : range(hostPort, hostPortEnd);
     let last: unknown;
     for (const [index, port] of candidates.entries())
@@ -152,10 +152,12 @@ export class PortChoice {
   }
 
   /** What an ephemeral binding was given before, so that asking again changes nothing. */
-  #previousPorts({ protocol, containerPort }: PortBinding): number[] {
+  #previousPorts({ protocol, containerPort }: PortBinding, addresses: readonly HostAddress[]): number[] {
     const { ports = [] } = this.#endpoint;
     const same = ports.filter((port) => port.protocol === protocol && port.containerPort === containerPort);
-    return same.flatMap(({ host }) => host?.port ?? []);
+    return same.flatMap(({ host }) =>
+      host && addresses.some(({ address }) => address === host.address) ? host.port : [],
+    );
   }
 
   /** The host addresses of a binding: the one it names, else the network's default of each family. */

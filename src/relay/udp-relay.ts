@@ -57,7 +57,7 @@ export class UdpRelay {
   /** The one that was silent longest first. */
   readonly #clients = new Map<string, Client>();
   /** What the host had when it was looked at last. */
-  #found: ReturnType<OwnAddresses["list"]> = [];
+  #found: ReturnType<OwnAddresses["reached"]> = [];
 
   /** @param fd of a socket that is bound to the port; it becomes the relay's */
   constructor(fd: number, carried: Carried, shared: Shared) {
@@ -108,7 +108,7 @@ export class UdpRelay {
    */
   #serveEachAddress(): void {
     const { host, family, clients, everywhere } = this.#carried;
-    const found = everywhere ? this.#shared.own.list() : this.#found;
+    const found = everywhere ? this.#shared.own.reached() : this.#found;
     if (found === this.#found) return;
     this.#found = found;
     const asked = clientsAsk(found, family);

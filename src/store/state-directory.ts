@@ -127,7 +127,8 @@ function advised<T>(fn: () => T, advice: string): T {
   }
 }
 
-function lasting(records: Records): Records {
+/** Those of the records that last. */
+export function lasting(records: Records): Records {
   return new Map([...records].filter(([key]) => isLasting(key)));
 }
 

@@ -1,9 +1,10 @@
 import { mkdirSync } from "node:fs";
 import { TsnetError } from "../errors.ts";
 import type { DirectoryLock } from "./directory-lock.ts";
+import type { Records } from "./migration.ts";
 import { seal, unseal } from "./sealed.ts";
-import { isLasting, liveFile, prepare, replaceStore, savedFile } from "./state-directory.ts";
-import { type OpenStoreFile, discard, openStoreFile } from "./store-file.ts";
+import { isLasting, lasting, liveFile, prepare, savedFile } from "./state-directory.ts";
+import { type OpenStoreFile, discard, openStoreFile, writeStoreFile } from "./store-file.ts";
 import { mustHaveSpace, storeError } from "./trouble.ts";
 
 /**
@@ -19,7 +20,6 @@ import { mustHaveSpace, storeError } from "./trouble.ts";
  */
 export class Store {
   readonly #directory: string;
-  readonly #boot: string;
   readonly #lock: Pick<DirectoryLock, "keep">;
   /** Every record. */
   #live: OpenStoreFile;
@@ -37,12 +37,12 @@ export class Store {
    */
   constructor(directory: string, boot: string, lock: Pick<DirectoryLock, "keep">) {
     this.#directory = directory;
-    this.#boot = boot;
     this.#lock = lock;
     try {
       mkdirSync(directory, { recursive: true, mode: 0o700 });
       prepare(directory, boot);
-      [this.#live, this.#saved] = openFiles(directory, boot);
+      this.#live = openStoreFile(liveFile(directory, boot));
+      this.#saved = openStoreFile(savedFile(directory), { flush: true });
     } catch (cause) {
       throw storeError(`store ${directory}`, directory, cause);
     }
@@ -120,24 +120,15 @@ export class Store {
    * have put in its place stays.
    */
   #restore(): void {
-    const [directory, boot] = [this.#directory, this.#boot];
     const found = this.#atTheirPaths();
     const trouble = this.#troubleWith(found);
     if (trouble) throw new TsnetError("store", trouble);
     this.#lock.keep();
     if (!found.includes("nothing")) return;
-    const deleted = [this.#live, this.#saved];
-    try {
-      mkdirSync(directory, { recursive: true, mode: 0o700 });
-      replaceStore(directory, new Map(this.list("").map(({ key, value }) => [key, value])), boot);
-      [this.#live, this.#saved] = openFiles(directory, boot);
-    } catch (error) {
-      // Else what was written would be taken for somebody else's.
-      for (const { path, atItsPath } of deleted) if (atItsPath() === "another") discard(path);
-      throw error;
-    }
-    // It waits for nothing, since nothing is written behind the scenes.
-    for (const { root } of deleted) void root.close();
+    mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
+    const records = new Map(this.list("").map(({ key, value }) => [key, value]));
+    this.#live = madeAgain(this.#live, records);
+    this.#saved = madeAgain(this.#saved, lasting(records), { flush: true });
   }
 
   #write(what: string, fn: () => void): void {
@@ -150,13 +141,19 @@ export class Store {
   }
 }
 
-/** Every record, and those that last. */
-function openFiles(directory: string, boot: string): [live: OpenStoreFile, saved: OpenStoreFile] {
-  const live = openStoreFile(liveFile(directory, boot));
+/** A file as it was opened, or made anew where somebody has deleted it: the other one may be all that there is on the disk. */
+function madeAgain(file: OpenStoreFile, records: Records, options?: { flush: boolean }): OpenStoreFile {
+  const { path, root } = file;
+  if (file.atItsPath() !== "nothing") return file;
   try {
-    return [live, openStoreFile(savedFile(directory), { flush: true })];
+    writeStoreFile(path, records);
+    const again = openStoreFile(path, options);
+    // It waits for nothing, since nothing is written behind the scenes.
+    void root.close();
+    return again;
   } catch (error) {
-    void live.root.close();
+    // Else it would be taken for somebody else's.
+    discard(path);
     throw error;
   }
 }

@@ -207,6 +207,24 @@ describe("a state directory", () => {
     await store.close();
   });
 
+  for (const lost of ["tsnet.mdb", `run-${currentBoot()}.mdb`])
+    it(`keeps the other of its files where ${lost} is deleted and there is little room`, async () => {
+      const store = openStore(join(disk, "state"));
+      for (let number = 0; number < 150; number += 1)
+        store.put(`network/${id(number)}`, { text: "x".repeat(200) });
+      const outcomes = new Set<boolean>();
+      for (let left = 130_000; left <= 500_000; left += 16_384) {
+        rmSync(join(disk, "state", lost));
+        fill(left);
+        outcomes.add(reasonOf(() => store.put("endpoint/a/b", left)) === "");
+        assert.ok((readStore(join(disk, "state"), currentBoot())?.records.size ?? 0) >= 150, String(left));
+        empty();
+        store.put("endpoint/a/b", left);
+      }
+      assert.equal(outcomes.size, 2);
+      await store.close();
+    });
+
   it("that is read-only is refused at the start in one line, with what is in it as it was", async () => {
     const directory = join(disk, "state");
     const store = openStore(directory);

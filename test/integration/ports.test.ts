@@ -290,6 +290,14 @@ describe("the host's ports that a container is given", () => {
     assert.deepEqual(record.ports.map(({ host }) => host.address).sort(), ["0.0.0.0", "::"]);
   });
 
+  it("are the same ones when any are asked for again, at each of several addresses", async () => {
+    const asked = ["127.0.0.1", "10.1.0.1", "::1"].map((hostAddress) => ({ ...binding(80, 0), hostAddress }));
+    await site.driver.ports.publish(network.id, next.id, asked);
+    const given = site.records();
+    await site.driver.ports.publish(network.id, next.id, asked);
+    assert.deepEqual(site.records(), given);
+  });
+
   it("are none if it has no address that they could lead to", async () => {
     await site.driver.createEndpoint({ network: network.id, id: id(9) });
     const sockets = (await hostState()).sockets;

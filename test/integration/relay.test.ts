@@ -65,8 +65,9 @@ describe("Relay", () => {
   }
 
   /** A container that tells who asks it, with the port that it sees them at. */
-  async function container(): Promise<AddressInfo> {
+  async function container(onAsked: () => void = () => undefined): Promise<AddressInfo> {
     const socket = createSocket("udp4", (_, { port, address }) => {
+      onAsked();
       socket.send(String(port), port, address);
     });
     ends.push(() => socket.close());
@@ -149,21 +150,29 @@ describe("Relay", () => {
 
   it("does not speak with itself or another relay where somebody sends in its name", async () => {
     let asked = 0;
-    const talker = createSocket("udp4", (_, { port, address }) => {
-      asked += 1;
-      talker.send("again", port, address);
-    });
-    ends.push(() => talker.close());
-    await new Promise<void>((resolve) => talker.bind(0, "127.0.0.1", resolve));
-    serve("udp", talker.address());
-    serve("udp", talker.address(), "::1", "127.0.0.1", PORT + 1);
-    serve("udp", talker.address(), "::", "127.0.0.1", PORT + 2);
+    const talker = await container(() => (asked += 1));
+    serve("udp", talker);
+    serve("udp", talker, "::1", "127.0.0.1", PORT + 1);
+    serve("udp", talker, "::", "127.0.0.1", PORT + 2);
     for (const relays of [PORT, PORT + 1, PORT + 2])
       await run(["perl", "-MSocket=:all", "-e", NOBODY, String(PORT), String(relays)]);
     await sleep(300);
     assert.equal(asked, 0);
     await run(["perl", "-MSocket=:all", "-e", NOBODY, String(PORT), String(PORT + 3)]);
     await until("another one is answered", () => Promise.resolve(asked === 1));
+  });
+
+  it("does not speak with another relay in the name of an address whose link is down, either", async () => {
+    let asked = 0;
+    const talker = await container(() => (asked += 1));
+    for (const at of [PORT, PORT + 1]) serve("udp", talker, "::", "127.0.0.1", at);
+    await ip("link add wire0 type bridge", "address add fd05::1/64 dev wire0 nodad");
+    ends.push(() => ip("link delete wire0"));
+    // The host's addresses are looked at once a second.
+    await sleep(1000);
+    await run(["perl", "-MSocket=:all", "-e", NOBODY, String(PORT), String(PORT + 1), "fd05::1"]);
+    await sleep(300);
+    assert.equal(asked, 0);
   });
 
   it("carries to a client of UDP what its container says, and nobody else", async () => {
@@ -229,7 +238,7 @@ const CLIENT = `
 const NOBODY = `
   socket(my $raw, AF_INET6, SOCK_RAW, 17) or die $!;
   setsockopt($raw, 41, 7, pack("i", 6)) or die $!; # IPV6_CHECKSUM
-  send($raw, pack("nnnn", $ARGV[1] // 0, $ARGV[0], 9, 0) . "?", 0, pack_sockaddr_in6(0, inet_pton(AF_INET6, "::1"))) or die $!;`;
+  send($raw, pack("nnnn", $ARGV[1] // 0, $ARGV[0], 9, 0) . "?", 0, pack_sockaddr_in6(0, inet_pton(AF_INET6, $ARGV[2] // "::1"))) or die $!;`;
 
 /** Whether a process has a network namespace of its own by now. */
 function isApart(pid: number | undefined): boolean {
