@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import type { EngineBridge } from "../firewall/layout.ts";
+import { LINK_LOCAL, bare, contains, subnetOf } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
 import { ownerOf } from "../names.ts";
@@ -16,7 +17,7 @@ const MAKING_MS = 5000;
 /** What tsnet itself knows of bridges. */
 export interface Known {
   /** Those that were kept apart from tsnet's networks when it last ran; one may be listed for each family. */
-  kept(): Promise<readonly EngineBridge[]>;
+  kept(): Promise<readonly Pick<EngineBridge, "name" | "internal">[]>;
   /** Whether a network of tsnet's is on it. */
   isUsed(bridge: string): boolean;
 }
@@ -36,7 +37,7 @@ interface Found {
  * that, since what gets through stays, and what does not is sent again.
  */
 export class EngineBridges {
-  readonly #host: Pick<Host, "links">;
+  readonly #host: Pick<Host, "links" | "addresses">;
   readonly #engine: Pick<Engine, "bridges">;
   readonly #known: Known;
   /** What the engine said: whether each of its bridges is internal. Undefined until it has said something. */
@@ -47,7 +48,7 @@ export class EngineBridges {
   #answeredAt = 0;
   #found: Found | undefined;
 
-  constructor(host: Pick<Host, "links">, engine: Pick<Engine, "bridges">, known: Known) {
+  constructor(host: Pick<Host, "links" | "addresses">, engine: Pick<Engine, "bridges">, known: Known) {
     this.#host = host;
     this.#engine = engine;
     this.#known = known;
@@ -55,7 +56,12 @@ export class EngineBridges {
 
   /** Those that are there, as far as is known without asking. */
   async list(): Promise<EngineBridge[]> {
-    return await this.#ofEngine(await this.#bridges());
+    const bridges = await this.#ofEngine(await this.#bridges());
+    const addresses = bridges.length > 0 ? await this.#host.addresses.list() : [];
+    return bridges.map(({ link, name, internal }) => {
+      const its = addresses.filter(({ index, cidr }) => index === link && !contains(LINK_LOCAL, bare(cidr)));
+      return { name, internal, subnets: [...new Set(its.map(({ cidr }) => subnetOf(cidr)))].sort() };
+    });
   }
 
   /**
@@ -82,13 +88,13 @@ export class EngineBridges {
     return unlisted.some((name) => !this.#isForeign(name)) ? undefined : false;
   }
 
-  async #ofEngine(bridges: readonly Link[]): Promise<EngineBridge[]> {
+  async #ofEngine(bridges: readonly Link[]): Promise<{ name: string; link: number; internal: boolean }[]> {
     const found = (this.#found ??= await this.#find(bridges));
     const isInternal = (name: string) =>
       this.#told?.get(name) ?? found.kept.get(name) ?? !(BUILT_IN.test(name) || this.#isForeign(name));
     return bridges
       .filter(({ name }) => !isNamedByUser(name) || (this.#told?.has(name) ?? this.#isLikely(name, found)))
-      .map(({ name }) => ({ name, internal: isInternal(name) }));
+      .map(({ name, index }) => ({ name, link: index, internal: isInternal(name) }));
   }
 
   /**

@@ -55,7 +55,7 @@ export class Engine implements Knowledge {
   }
 
   /** The bridges of its own bridge driver's networks, whether they are there or not. */
-  async bridges(): Promise<EngineBridge[]> {
+  async bridges(): Promise<Pick<EngineBridge, "name" | "internal">[]> {
     const networks = await this.#get("/networks", Networks);
     return networks
       .filter(({ Driver }) => Driver === "bridge")

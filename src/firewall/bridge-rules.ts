@@ -31,6 +31,7 @@ export interface BridgeFacts {
  * The rules of a bridge network B for one family. See layout.ts for where each chain stands.
  *
  *   always           -s subnet ! -i B → drop        it is not from there (but the gateway's own)
+ *   a name of its own  -i B → TSNET-ENGINES         nor is anything of it from the engine's (the others together)
  *   internal         -i B ! -o B → drop             not even to what is open to everybody
  *   icc=false        -i B -o B → drop               by way of the gateway; the bridge's ports are isolated too
  *   to elsewhere     -i B ! -o B → TSNET-TO         not into other networks
@@ -117,10 +118,11 @@ const TO_HOST = {
   6: ["--dst-type LOCAL", "--dst-type MULTICAST"],
 } as const;
 
-/** What keeps known connections of a bridge apart from other networks'. */
+/** What keeps known connections of a bridge apart from other networks', and those of one with a name of its own from the engine's. */
 function apartRules(bridge: string, rule: MakeRule): Rule[] {
   if (isBridgeName(bridge)) return [rule(CHAINS.apart, leaving(bridge), "DROP")];
   return [
+    rule(CHAINS.forged, `-i ${bridge}`, CHAINS.engines.name),
     rule(CHAINS.known, leaving(bridge), CHAINS.to.name),
     rule(CHAINS.known, entering(bridge), CHAINS.from.name),
     rule(CHAINS.known, `-i ${bridge} -o ${ANY_BRIDGE} ${NOT_PUBLISHED}`, "DROP"),

@@ -1,4 +1,4 @@
-import { FAMILIES, type Family } from "../ip.ts";
+import { FAMILIES, type Family, parseCidr } from "../ip.ts";
 import { Iptables } from "../kernel/iptables/iptables.ts";
 import { IptablesVariant } from "../kernel/iptables/variant.ts";
 import { settled } from "../lock.ts";
@@ -56,7 +56,12 @@ export class Firewall {
 
   /** Tells which bridges hold the engine's own containers; no network may reach them once {@link repairChains} is done. */
   setEngineBridges(bridges: readonly EngineBridge[]): void {
-    for (const family of FAMILIES) this.#families[family].setEngineBridges(bridges);
+    for (const family of FAMILIES) {
+      const isOf = (subnet: string) => parseCidr(subnet).family === family;
+      this.#families[family].setEngineBridges(
+        bridges.map((bridge) => ({ ...bridge, subnets: bridge.subnets.filter(isOf) })),
+      );
+    }
   }
 
   /** The bridges that the rules which are there, of this daemon or of one before it, keep apart as the engine's. */

@@ -8,6 +8,8 @@ import { type Chain, type FamilyRule, TABLES, chainKey } from "./rule.ts";
  *
  *   mangle PREROUTING TSNET-ARRIVING    what the host itself must not hear, and IPv4 of networks that have none
  *                       new → TSNET-FORGED   with the address of a network, but from elsewhere → drop
+ *                                            from a network → TSNET-ENGINES
+ *                            TSNET-ENGINES  with the address of a network of the engine's → drop
  *   mangle FORWARD ── TSNET-ISOLATION   what may not pass is dropped here, before anybody's filter rules
  *                       1 known connection → TSNET-KNOWN, then return
  *                            TSNET-KNOWN    between two that hold containers, or into and out of what is internal, but
@@ -47,6 +49,7 @@ import { type Chain, type FamilyRule, TABLES, chainKey } from "./rule.ts";
 export const CHAINS = {
   arriving: { table: "mangle", name: "TSNET-ARRIVING" },
   forged: { table: "mangle", name: "TSNET-FORGED" },
+  engines: { table: "mangle", name: "TSNET-ENGINES" },
   isolation: { table: "mangle", name: "TSNET-ISOLATION" },
   known: { table: "mangle", name: "TSNET-KNOWN" },
   apart: { table: "mangle", name: "TSNET-APART" },
@@ -72,6 +75,7 @@ export const CHAINS = {
 export const STANDING: readonly Chain[] = [
   CHAINS.arriving,
   CHAINS.forged,
+  CHAINS.engines,
   CHAINS.isolation,
   CHAINS.known,
   CHAINS.apart,
@@ -140,12 +144,15 @@ export interface EngineBridge {
   readonly name: string;
   /** Whether it is that of an internal network, from which nothing of tsnet's is reached, not even a published port. */
   readonly internal: boolean;
+  /** Of its addresses. */
+  readonly subnets: readonly string[];
 }
 
 /** The rules that are there as long as there is any network. */
 export function standingRules(engineBridges: readonly EngineBridge[]): FamilyRule[] {
   return [
     { ...CHAINS.arriving, spec: `-m conntrack --ctstate NEW -j ${CHAINS.forged.name}` },
+    { ...CHAINS.forged, spec: `-i ${ANY_BRIDGE} -j ${CHAINS.engines.name}` },
     { ...CHAINS.isolation, spec: `${KNOWN} -j ${CHAINS.known.name}` },
     { ...CHAINS.isolation, spec: `${KNOWN} -j RETURN` },
     // Few packets go on from there, so it may be as long as there are networks.
@@ -162,8 +169,9 @@ export function standingRules(engineBridges: readonly EngineBridge[]): FamilyRul
   ];
 }
 
-function engineBridgeRules({ name, internal }: EngineBridge): FamilyRule[] {
+function engineBridgeRules({ name, internal, subnets }: EngineBridge): FamilyRule[] {
   const to = [
+    ...subnets.map((subnet) => ({ ...CHAINS.engines, spec: `-s ${subnet} ! -i ${name} -j DROP` })),
     { ...CHAINS.to, spec: `-o ${name} ${NOT_PUBLISHED} -j DROP` },
     { ...CHAINS.known, spec: `-i ${ANY_BRIDGE} -o ${name} ${NOT_PUBLISHED} -j DROP` },
   ];
@@ -184,8 +192,13 @@ function engineBridgeRules({ name, internal }: EngineBridge): FamilyRule[] {
 
 /** The bridges that standing rules were written for. */
 export function engineBridgesIn(own: ReadonlyMap<string, readonly string[]>): EngineBridge[] {
+  const forgeable = (own.get(chainKey(CHAINS.engines)) ?? []).map((spec) =>
+    /^-s (\S+) ! -i (\S+) /.exec(spec),
+  );
   return (own.get(chainKey(CHAINS.from)) ?? []).flatMap((spec) => {
     const [, name, condition] = /^-i (\S+) (.*)-j DROP$/.exec(spec) ?? [];
-    return name === undefined ? [] : { name, internal: condition === "" };
+    if (name === undefined) return [];
+    const subnets = forgeable.flatMap((found) => (found?.[2] === name ? (found[1] ?? []) : []));
+    return { name, internal: condition === "", subnets };
   });
 }

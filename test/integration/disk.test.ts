@@ -216,7 +216,10 @@ describe("a state directory", () => {
       for (let left = 130_000; left <= 500_000; left += 16_384) {
         rmSync(join(disk, "state", lost));
         fill(left);
-        outcomes.add(reasonOf(() => store.put("endpoint/a/b", left)) === "");
+        const told = reasonOf(() => {
+          store.put("endpoint/a/b", left);
+        });
+        outcomes.add(told === "");
         assert.ok((readStore(join(disk, "state"), currentBoot())?.records.size ?? 0) >= 150, String(left));
         empty();
         store.put("endpoint/a/b", left);

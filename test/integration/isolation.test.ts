@@ -260,6 +260,29 @@ describe("isolation, tried with packets where nobody else drops any", () => {
         await until("that is heard", () => Promise.resolve(own().endsWith("beside")));
       });
 
+  for (const family of FAMILIES)
+    for (const name of [undefined, "lab"])
+      it(`lets nothing out that a container sends in the name of the engine's, IPv${String(family)}${name ? ", from a bridge with a name of its own" : ""}`, async () => {
+        await plugWire();
+        const options = name ? { [BRIDGE_NAME]: name } : {};
+        await site.driver.createNetwork(network(2, { options }));
+        const one = await container(endpointOf(2));
+        site.engineBridges = [{ ...DOCKER0, subnets: ["10.5.0.0/16", "fd05::/64"] }];
+        await engineContainer();
+        const outside = await outsider();
+        const heard = await hearing(outside.sandbox.path, family, 53);
+        const mac = (await ipLink(name ?? bridgeName(id(2))))?.address ?? assert.fail();
+        const at = (number: number, its: number) => ({
+          address: addresses(number)[family === 4 ? 0 : 1],
+          port: its,
+        });
+        await sendForged(one.sandbox.path, mac, at(5, 7000), at(1, 53), "forged");
+        await sleep(FORGED_MS);
+        assert.equal(heard(), "");
+        await sendForged(one.sandbox.path, mac, at(2, 7000), at(1, 53), "its own");
+        await until("that is heard", () => heard() === "its own");
+      });
+
   for (const [whose, [from, to]] of Object.entries(INTRUSIONS))
     it(`lets nobody speak in the name of the host or an outsider to ${whose}`, async () => {
       await plugWire();

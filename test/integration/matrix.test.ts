@@ -221,7 +221,7 @@ describe("rules of a bridge network, tried with packets", () => {
     mustBeIsolated();
     surroundings = await Surroundings.start();
     for (const family of FAMILIES) await restore(family, engineRules(family));
-    firewall.setEngineBridges([{ name: "docker0", internal: false }]);
+    firewall.setEngineBridges([{ name: "docker0", internal: false, subnets: [] }]);
   });
   after(() => {
     // Links and rules go with the namespace.

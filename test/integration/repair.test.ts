@@ -678,7 +678,7 @@ describe("Reconciler", () => {
         .map((line) => line.split(" ")[4]);
     assert.deepEqual(await bridges(), ["docker0"]);
     await site.reconciler.start();
-    site.engineBridges = [{ name: "br-0123456789ab", internal: true }, DOCKER0];
+    site.engineBridges = [{ name: "br-0123456789ab", internal: true, subnets: ["172.18.0.0/16"] }, DOCKER0];
     await ip("link add br-0123456789ab type bridge");
     await until("it is kept out of", async () => (await bridges()).includes("br-0123456789ab"), {
       timeoutMs: 1500,

@@ -15,8 +15,8 @@ import { addNativeRule } from "../support/native-rule.ts";
 import { portRules, ruleSets } from "../support/rule-sets.ts";
 
 const ENGINE_BRIDGES = [
-  { name: "br-0123456789ab", internal: true },
-  { name: "docker0", internal: false },
+  { name: "br-0123456789ab", internal: true, subnets: [] },
+  { name: "docker0", internal: false, subnets: [] },
 ];
 /** The chains of iptables' own, by their tables. */
 const BUILT_IN = Object.entries({

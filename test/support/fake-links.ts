@@ -1,4 +1,5 @@
 import { KernelError } from "../../src/errors.ts";
+import type { LinkAddress } from "../../src/kernel/address.ts";
 import type { Host } from "../../src/kernel/host.ts";
 import type { Link, LinkKind, LinkSettings, NewLink } from "../../src/kernel/link.ts";
 
@@ -10,6 +11,8 @@ export class FakeLinks {
   kinds: readonly LinkKind[] = ["bridge", "veth", "macvlan", "vlan", "dummy", "ifb"];
   /** What was asked of it, in order: `add eth0.50 vlan`, `discard eth0.50`. */
   readonly calls: string[] = [];
+  /** What {@link Host.addresses} lists. */
+  addresses: LinkAddress[] = [];
   readonly #links = new Map<string, FakeLink>();
 
   /** Puts a link there as somebody else would. */
@@ -65,7 +68,7 @@ export class FakeLinks {
     const host = {
       links,
       link: links.get,
-      addresses: { on: async () => [] },
+      addresses: { on: async () => [], list: async () => this.addresses },
       neighbours: { takenBy: async () => new Set() },
       bigPackets: async () => 0,
       discard: async (name: string) => {

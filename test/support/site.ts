@@ -17,7 +17,7 @@ import { memoryLog } from "./log.ts";
 import { openStore } from "./store.ts";
 
 /** The bridge of the engine's own network. */
-export const DOCKER0: EngineBridge = { name: "docker0", internal: false };
+export const DOCKER0: EngineBridge = { name: "docker0", internal: false, subnets: ["172.17.0.0/16"] };
 
 /** What is made anew at each start. */
 interface Parts {

@@ -47,6 +47,25 @@ describe("EngineBridges", () => {
     assert.deepEqual(await there(), ["docker0", MADE, "lab"]);
   });
 
+  it("are told with the subnets of their addresses", async () => {
+    const addresses = {
+      docker0: ["172.17.0.1/16", "fe80::1/64"],
+      lab: ["10.9.0.1/24", "10.9.0.2/24", "fd09::1/64"],
+    };
+    links.addresses = Object.entries(addresses).flatMap(([name, cidrs]) => {
+      const index = links.get(name)?.index ?? assert.fail();
+      return cidrs.map((cidr) => ({ index, cidr, usable: true, passing: false }));
+    });
+    assert.deepEqual(
+      (await bridges.list()).map(({ name, subnets }) => [name, subnets]),
+      [
+        ["docker0", ["172.17.0.0/16"]],
+        [MADE, []],
+        ["lab", ["10.9.0.0/24", "fd09::/64"]],
+      ],
+    );
+  });
+
   it("are until it answers those that come after tsnet too, but for one that a network of tsnet's is on", async () => {
     await bridges.list();
     for (const name of ["late", "own"]) plug(name);

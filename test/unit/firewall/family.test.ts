@@ -18,7 +18,7 @@ function network(number: number): Rule[] {
   });
 }
 
-const DOCKER0 = { name: "docker0", internal: false };
+const DOCKER0 = { name: "docker0", internal: false, subnets: ["172.17.0.0/16"] };
 /** Whatever is known goes on before anything else is looked at. */
 const FIRST_OF_ISOLATION = standingRules([]).find(({ name }) => name === CHAINS.isolation.name);
 
@@ -137,7 +137,7 @@ describe("FamilyRules", () => {
     await rules.change(network(1), []);
     assertThere(network(1), [DOCKER0]);
     for (const internal of [false, true]) {
-      const bridges = [DOCKER0, { name: "br-1", internal }];
+      const bridges = [DOCKER0, { name: "br-1", internal, subnets: ["172.18.0.0/16", "172.19.0.0/24"] }];
       rules.setEngineBridges(bridges);
       await rules.change([], []);
       assertThere(network(1), bridges);
@@ -338,7 +338,10 @@ describe("FamilyRules", () => {
             foreign = 0;
           },
           engine: (which) => {
-            bridges = [DOCKER0, { name: "br-1", internal: which > 2 }].slice(0, which);
+            bridges = [DOCKER0, { name: "br-1", internal: which > 2, subnets: ["172.18.0.0/16"] }].slice(
+              0,
+              which,
+            );
             rules.setEngineBridges(bridges);
           },
           foreign: () => {
