@@ -2,9 +2,9 @@ import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Backend, GatewayNeed } from "./backends/backend.ts";
 import { type Backends, backendOf, parseOptions } from "./backends/index.ts";
-import { type Knowledge, isForgotten } from "./docker/knowledge.ts";
 import { ConflictError, TakenError, reason } from "./errors.ts";
 import type { Rule } from "./firewall/rule.ts";
+import { type Knowledge, isForgotten } from "./knowledge.ts";
 import { KeyedLock } from "./lock.ts";
 import {
   type Endpoint,

@@ -3,9 +3,9 @@ import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Backend } from "./backends/backend.ts";
 import { type Backends, backendOf } from "./backends/index.ts";
-import { type Knowledge, isForgotten } from "./docker/knowledge.ts";
 import { ConflictError } from "./errors.ts";
 import type { Family } from "./ip.ts";
+import { type Knowledge, isForgotten } from "./knowledge.ts";
 import type { KeyedLock } from "./lock.ts";
 import {
   type Endpoint,

@@ -1,4 +1,3 @@
-import type { Knowledge } from "../docker/knowledge.ts";
 import { ConflictError, InvalidError, TakenError } from "../errors.ts";
 import { type BridgeFacts, type GatewayMode, absentRules, bridgeRules } from "../firewall/bridge-rules.ts";
 import type { Firewall } from "../firewall/firewall.ts";
@@ -8,6 +7,7 @@ import type { Border } from "../kernel/conntrack.ts";
 import type { Host } from "../kernel/host.ts";
 import { isRemoved } from "../kernel/sandbox.ts";
 import { readSysctl } from "../kernel/sysctl.ts";
+import type { Knowledge } from "../knowledge.ts";
 import {
   type Endpoint,
   type JoinResponse,

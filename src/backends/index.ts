@@ -1,9 +1,9 @@
 import type { Logger } from "pino";
 import type * as z from "zod";
-import type { Knowledge } from "../docker/knowledge.ts";
 import { InvalidError, TsnetError, firstIssue } from "../errors.ts";
 import type { Firewall } from "../firewall/firewall.ts";
 import type { Host } from "../kernel/host.ts";
+import type { Knowledge } from "../knowledge.ts";
 import type { Network } from "../model.ts";
 import type { State } from "../store/state.ts";
 import type { Backend } from "./backend.ts";

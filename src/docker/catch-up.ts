@@ -1,11 +1,11 @@
 import type { Logger } from "pino";
 import type { Driver } from "../driver.ts";
 import { reason } from "../errors.ts";
+import { isYoung } from "../knowledge.ts";
 import type { Endpoint, Network } from "../model.ts";
 import { applyOne, stepLog } from "../step.ts";
 import type { State } from "../store/state.ts";
 import type { Engine } from "./engine.ts";
-import { isYoung } from "./knowledge.ts";
 
 /**
  * The engine shows an endpoint only after Join, and repeats a request for 15 s while the plugin does not answer.

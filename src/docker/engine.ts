@@ -3,7 +3,7 @@ import { Socket } from "node:net";
 import * as z from "zod";
 import { TsnetError, firstIssue, reason } from "../errors.ts";
 import type { EngineBridge } from "../firewall/layout.ts";
-import type { Knowledge } from "./knowledge.ts";
+import type { Knowledge } from "../knowledge.ts";
 
 /** Milliseconds the engine may take for a whole answer: whoever asks asks again later. */
 const TIMEOUT_MS = 10_000;

@@ -1,4 +1,4 @@
-import type { Knowledge } from "../../src/docker/knowledge.ts";
+import type { Knowledge } from "../../src/knowledge.ts";
 
 /** An engine that has forgotten nothing. */
 export const ALL_KNOWN: Knowledge = {
