@@ -17,8 +17,6 @@ export const LINK_LOCAL = "fe80::/10";
 /** Bare: a listener's every address, and no sender's (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.2). */
 export const UNSPECIFIED = { 4: "0.0.0.0", 6: "::" } as const;
 
-const RAW = "latin1";
-
 /** The subnet that has every address. */
 export const EVERYWHERE = { 4: "0.0.0.0/0", 6: "::/0" } as const;
 
@@ -128,6 +126,11 @@ export function within(subnet: string): (address: RawIp) => boolean {
     (rest === 8 || one.charCodeAt(whole) >> rest === network.charCodeAt(whole) >> rest);
 }
 
+/** Whether a bare address means nothing without its link. */
+export function isLinkLocal(address: string): boolean {
+  return contains(LINK_LOCAL, address);
+}
+
 /** Whether two subnets share an address. */
 export function overlaps(a: string, b: string): boolean {
   const wider = parseCidr(a).length <= parseCidr(b).length ? a : b;
@@ -142,8 +145,16 @@ export function bracketed(address: string): string {
 /** An address as the kernel has it, a character for each byte: two are equal if their texts are. */
 export type RawIp = string;
 
+const RAW = "latin1";
+
+/** That of 4 or 16 bytes, network order. */
+export function rawIpOf(bytes: Buffer): RawIp {
+  return bytes.toString(RAW);
+}
+
+/** That of a bare address. */
 export function rawIp(address: string): RawIp {
-  return ipBytes(address).toString(RAW);
+  return rawIpOf(ipBytes(address));
 }
 
 /** The bare address of it. */

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import type { EngineBridge } from "../firewall/layout.ts";
-import { LINK_LOCAL, bare, contains, subnetOf } from "../ip.ts";
+import { bare, isLinkLocal, subnetOf } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
 import { ownerOf } from "../names.ts";
@@ -59,7 +59,7 @@ export class EngineBridges {
     const bridges = await this.#ofEngine(await this.#bridges());
     const addresses = bridges.length > 0 ? await this.#host.addresses.list() : [];
     return bridges.map(({ link, name, internal }) => {
-      const its = addresses.filter(({ index, cidr }) => index === link && !contains(LINK_LOCAL, bare(cidr)));
+      const its = addresses.filter(({ index, cidr }) => index === link && !isLinkLocal(bare(cidr)));
       return { name, internal, subnets: [...new Set(its.map(({ cidr }) => subnetOf(cidr)))].sort() };
     });
   }

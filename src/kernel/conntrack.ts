@@ -11,9 +11,10 @@ import {
   within,
 } from "../ip.ts";
 import { PROTOCOL_NUMBERS } from "../model.ts";
-import { CT_DELETE, CT_GET, type Flow, type ServedPort, allOf, listsOf, nameOf, parseFlow } from "./flow.ts";
+import { CT_DELETE, CT_GET, type Flow, type ServedPort, listsOf, nameOf, parseFlow } from "./flow.ts";
 import { Protocol } from "./netlink/binding.ts";
 import type { NetlinkMessage } from "./netlink/message.ts";
+import { nfgenmsg } from "./netlink/nfnetlink.ts";
 import { NetlinkSocket } from "./netlink/socket.ts";
 import { readSysctl } from "./sysctl.ts";
 
@@ -170,7 +171,8 @@ export class Conntrack {
 
   async #forgetOf(family: Family, unwanted: Unwanted): Promise<void> {
     const { ports, ends, borders } = unwanted;
-    const lists = ends.length + borders.length > 0 ? [allOf(family)] : listsOf(family, ports);
+    // The head alone asks for all.
+    const lists = ends.length + borders.length > 0 ? [nfgenmsg(family)] : listsOf(family, ports);
     const matching = await this.#matching(lists, matchOf(family, unwanted));
     const local = await this.#localOf(matching.flatMap(({ address }) => address ?? []));
     const meant = matching.filter(

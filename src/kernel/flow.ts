@@ -1,4 +1,4 @@
-import type { Family, RawIp } from "../ip.ts";
+import { type Family, type RawIp, rawIpOf } from "../ip.ts";
 import { PROTOCOL_NUMBERS, type Protocol } from "../model.ts";
 import { AF } from "./libc.ts";
 import { Attributes, NOTHING, bytes, nest, u32, u8 } from "./netlink/message.ts";
@@ -53,11 +53,6 @@ export interface Flow {
   readonly message: Buffer;
 }
 
-/** Asks for all flows of a family. */
-export function allOf(family: Family): Buffer {
-  return nfgenmsg(family);
-}
-
 /** Asks for the flows to ports; of UDP for others as well, where there are too many to ask for each. */
 export function listsOf(family: Family, ports: readonly ServedPort[]): Buffer[] {
   const numbersOf = (wanted: Protocol) => [
@@ -84,7 +79,7 @@ function listOf(family: Family, protocol: Protocol, port?: number): Buffer {
   );
   const compare = COMPARE.PROTO_NUM | (port === undefined ? 0 : COMPARE.DST_PORT);
   return Buffer.concat([
-    allOf(family),
+    nfgenmsg(family),
     nest(CTA.TUPLE_ORIG, proto),
     nest(CTA.FILTER, u32(CTA_FILTER_ORIG_FLAGS, compare)),
   ]);
@@ -117,7 +112,10 @@ export function parseFlow(message: Buffer): Flow | undefined {
 /** Source and destination of a tuple. */
 function addressesOf(tuple: Attributes, family: Family): (RawIp | undefined)[] {
   const ip = tuple.nest(CTA_TUPLE.IP);
-  return [CTA_IP[family].SRC, CTA_IP[family].DST].map((type) => ip.get(type)?.toString("latin1"));
+  return [CTA_IP[family].SRC, CTA_IP[family].DST].map((type) => {
+    const address = ip.get(type);
+    return address && rawIpOf(address);
+  });
 }
 
 /** What tells the flow that a message is about from all others. */

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { ConflictError, isErrno } from "../errors.ts";
-import { LINK_LOCAL, bracketed, contains, isUnspecified, parseIp } from "../ip.ts";
+import { bracketed, isLinkLocal, isUnspecified, parseIp } from "../ip.ts";
 import { type HostPort, boundSocket, portOf } from "./bound-socket.ts";
 import { close } from "./libc.ts";
 import type { Admitted } from "./socket-filter.ts";
@@ -119,9 +119,9 @@ export class Reservations {
       const { protocol, address, port } = wanted;
       if (isErrno(error, "EADDRINUSE")) throw this.#refusal(owner, wanted, search);
       // bind(2) would have to know the link, and Docker has no way to name one with the address.
-      const isLinkLocal = contains(LINK_LOCAL, address);
-      if (!isLinkLocal && !isErrno(error, "EADDRNOTAVAIL")) throw error;
-      const why = isLinkLocal
+      const ofOneLink = isLinkLocal(address);
+      if (!ofOneLink && !isErrno(error, "EADDRNOTAVAIL")) throw error;
+      const why = ofOneLink
         ? "is an address of one link only, choose another"
         : "is not an address of this host";
       throw new ConflictError(`cannot publish ${bracketed(address)}:${port}/${protocol}: ${address} ${why}`);

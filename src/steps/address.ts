@@ -1,5 +1,5 @@
 import { ConflictError, KernelError } from "../errors.ts";
-import { LINK_LOCAL, bare, contains, hostSubnet, neighbourOf, subnetOf } from "../ip.ts";
+import { bare, hostSubnet, isLinkLocal, neighbourOf, subnetOf } from "../ip.ts";
 import { announce } from "../kernel/announce.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
@@ -57,9 +57,7 @@ export function exactAddresses(host: Host, link: string, wanted: () => Promise<r
       const there = await host.links.get(link);
       if (!there) return false;
       const [now, want] = await Promise.all([host.addresses.list(), wanted()]);
-      const have = now.filter(
-        ({ index, cidr }) => index === there.index && !contains(LINK_LOCAL, bare(cidr)),
-      );
+      const have = now.filter(({ index, cidr }) => index === there.index && !isLinkLocal(bare(cidr)));
       const surplus = have.filter(({ cidr }) => !want.includes(cidr));
       for (const { cidr } of surplus) await host.addresses.delete(there, cidr);
       let changed = surplus.length > 0;

@@ -1,5 +1,5 @@
 import { KernelError, isErrno } from "../errors.ts";
-import { LINK_LOCAL, bare, contains } from "../ip.ts";
+import { bare, isLinkLocal } from "../ip.ts";
 import type { Host } from "../kernel/host.ts";
 import type { Link } from "../kernel/link.ts";
 import { isMulticast } from "../mac.ts";
@@ -97,7 +97,7 @@ async function isUsedHere(host: Host, { index, master }: Link): Promise<boolean>
   if (master !== 0) return true;
   const [links, addresses] = await Promise.all([host.links.list(), host.addresses.on({ index })]);
   // Those the kernel gives by itself.
-  if (addresses.some(({ cidr }) => !contains(LINK_LOCAL, bare(cidr)))) return true;
+  if (addresses.some(({ cidr }) => !isLinkLocal(bare(cidr)))) return true;
   return links.some((link) => isOn(link, index) && !isOwn(link));
 }
 
