@@ -11,7 +11,7 @@ import {
 } from "node:fs";
 import { dirname } from "node:path";
 import { type Database, type RootDatabase, open } from "lmdb";
-import { TsnetError, isErrno } from "../errors.ts";
+import { TsnetError, isErrno, reason } from "../errors.ts";
 import { DamageError, must } from "./damage.ts";
 import { type Contents, readLmdb } from "./lmdb-file.ts";
 import { type Records, VERSION, migrate } from "./migration.ts";
@@ -53,7 +53,7 @@ export function readStoreFile(path: string): StoreFile | undefined {
   try {
     return parse(readLmdb(file));
   } catch (cause) {
-    if (cause instanceof DamageError) throw new DamageError(`store ${path} is damaged: ${cause.message}`);
+    if (cause instanceof DamageError) throw new DamageError(`store ${path} is damaged: ${reason(cause)}`);
     throw cause instanceof TsnetError ? new TsnetError("store", `store ${path} ${cause.message}`) : cause;
   }
 }

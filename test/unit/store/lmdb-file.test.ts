@@ -103,6 +103,13 @@ describe("readLmdb", () => {
       assert.ok(refused > good.length / PAGE, `only ${refused} were refused`);
     });
 
+    it("refuses it in one line where a key begins with a line's end", () => {
+      const at = good.lastIndexOf("endpoint/100");
+      const bytes = Buffer.from(good);
+      bytes.write("\n", at);
+      assert.equal(read(bytes), undefined);
+    });
+
     const damage = {
       "bytes here and there": fc
         .array(fc.tuple(fc.nat(), fc.nat(255)), { minLength: 1, maxLength: 12 })
